@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT
+ * worker.h - hooks for those who embed Yoke in a runtime of their own (an interpreter, say).
+ *
+ * A plain C program needs none of this. The order, for a process pool: before_fork and
+ * after_fork_parent around the fork of the image, in the program; then in each worker
+ * worker_start, worker_init (pool.h), the main loop, worker_exit.
+ */
+#ifndef YOKE_WORKER_H
+#define YOKE_WORKER_H
+
+#include <yoke/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct yoke_worker yoke_worker; /**< this worker, in its own process or thread */
+
+/** Hooks of a pool; each may be NULL. user is yoke_pool_config.user. */
+typedef struct yoke_hooks {
+    size_t size; /**< sizeof(yoke_hooks) */
+
+    /** Process pools. Runs in the program on a thread of Yoke's, just before the image is made
+     *  by fork(); no lock is held. With this hook the image is always made by fork(). */
+    void (*before_fork)(void *user);
+
+    /** Process pools. Runs in the program on the same thread, just after, also when the fork
+     *  failed. There is no such call in the image: it runs no code of yours. */
+    void (*after_fork_parent)(void *user);
+
+    /** Runs on each worker first; no lock is held. */
+    void (*worker_start)(unsigned worker, void *user);
+
+    /** Runs on each worker last, unless it is killed or dies; no lock is held. */
+    void (*worker_exit)(unsigned worker, void *user);
+
+    /** The main loop of each worker, instead of Yoke's own, which is:
+     *  `while (yoke_worker_next(worker, YOKE_FOREVER) == 0) {}`. The worker ends when it returns.
+     */
+    void (*worker_main)(yoke_worker *worker, void *user);
+} yoke_hooks;
+
+/** Run the next task of the pool on this worker; waits for one until until_ns.
+ *
+ *  \return 0 (ran one), -ETIMEDOUT, -EINTR (a signal), or YOKE_ECLOSED: return from worker_main.
+ *
+ *  Threads:    the worker's own, inside worker_main.   Blocks: until until_ns.
+ */
+YOKE_API YOKE_MUST_CHECK int yoke_worker_next(yoke_worker *worker, int64_t until_ns);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
