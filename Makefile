@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: MIT
+# Makefile - the one build description of Yoke. There is no configure step.
+#
+# Sources and tests are found by wildcard: a new file registers nowhere. Everything that is made
+# lies under $(BUILD), and another BUILD is another variant that disturbs nothing, for instance
+#     make test BUILD=build/asan SAN=address,undefined DEBUG=1
+#     make CC=clang BUILD=build/clang
+# V=1 shows the whole commands. `make help` lists the targets.
+
+VERSION := $(shell sed -n 's/^.define YOKE_VERSION_[A-Z]* //p' include/yoke/base.h | paste -sd.)
+MAJOR   := $(firstword $(subst ., ,$(VERSION)))
+
+# ---- what can be set on the command line
+
+# BUILD: where all output goes.
+# SAN: sanitizers, as in -fsanitize=. DEBUG=1: YK_ASSERT and other checks of our own code are on.
+# ONLY: test: tests with this in their path; bench: this prefix; check: these steps.
+# SKIP: check: not these steps. VIA: a program that runs test programs (an emulator).
+# SLOW: the time limits of tests, times this.
+BUILD   ?= build
+SAN     ?=
+DEBUG   ?=
+ONLY    ?=
+SKIP    ?=
+VIA     ?=
+SLOW    ?= $(if $(SAN)$(VIA),5,1)
+CFLAGS  ?= -O2 -g
+AR      ?= ar
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+
+PREFIX  ?= /usr/local
+BINDIR  ?= $(PREFIX)/bin
+LIBDIR  ?= $(PREFIX)/lib
+INCDIR  ?= $(PREFIX)/include
+MANDIR  ?= $(PREFIX)/share/man
+
+# ---- flags
+
+WARN = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion \
+        -Wvla -Werror $(if $(findstring clang,$(CC)),-Wthread-safety)
+YK_CFLAGS = -std=c11 -D_GNU_SOURCE $(if $(DEBUG),-DYK_DEBUG) -fPIC -fvisibility=hidden $(WARN) \
+            $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer) \
+            -Iinclude $(CFLAGS)
+YK_LDFLAGS = $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,now $(LDFLAGS)
+
+# Asked for when a recipe runs, not before: `make` itself may have to install pkg-config first.
+CURL_LIBS = -Wl,--as-needed $(shell pkg-config --libs libcurl)
+
+# ---- what there is
+
+HDR     := $(wildcard include/yoke/*.h)
+SRC     := $(wildcard src/*/*.c src/platform/linux/*.c)
+CLI     := $(wildcard cli/*.c)
+EXAMPLE := $(wildcard examples/*.c)
+BENCH   := $(wildcard bench/*.c)
+MAN     := $(wildcard docs/man/*.[1-8])
+TEST_C  := $(sort $(wildcard tests/unit/*/test_*.c tests/fault/test_*.c tests/stress/test_*.c))
+TEST_SH := $(sort $(wildcard tests/cli/test_*.sh $(if $(SAN),,tests/install/test_*.sh)))
+TESTS   ?= $(TEST_C) $(TEST_SH)
+CHOSEN  := $(if $(ONLY),$(foreach t,$(TESTS),$(if $(findstring $(ONLY),$(t)),$(t))),$(TESTS))
+
+obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+program  = $(patsubst %.c,$(BUILD)/%,$(filter %.c,$(1)))
+
+LIB_A   := $(BUILD)/libyoke.a
+LIB_SO  := $(BUILD)/libyoke.so.$(VERSION)
+YOKE    := $(BUILD)/yoke
+
+# Sanitizers want to be in the program and not in a library: there, the archive is enough.
+LIBS    := $(LIB_A) $(if $(SAN),,$(LIB_SO))
+
+# ---- how it is done
+
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+Q   := $(if $(V),,@)
+say  = @printf '  %-4s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2))
+
+.DEFAULT_GOAL := all
+.PHONY: all help deps lib demo tour examples test check san asan tsan arm bench everything fmt \
+        install uninstall clean FORCE
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all: lib $(YOKE) ## The library and the command line (the default).
+
+help: ## This list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+lib: $(LIBS) ## The library, static and shared.
+
+examples: $(call program,$(EXAMPLE)) ## The example programs.
+
+demo: $(YOKE) | build/deps/demo ## Show Yoke at work.
+	@$(YOKE) demo
+
+tour: $(YOKE) | build/deps/demo ## Threads and processes, each claim measured on this machine.
+	@$(YOKE) tour
+
+# Shell tests may use all that is built; a choice of C tests builds no more than it needs.
+test: $(call program,$(CHOSEN)) $(if $(filter %.sh,$(CHOSEN)),all examples) | build/deps/test ## All tests, or those with ONLY=text in their path.
+	@CC='$(CC)' VIA='$(VIA)' SLOW='$(SLOW)' tools/run-tests.sh $(BUILD) $(CHOSEN)
+
+san: ## The tests under sanitizers: asan, then tsan.
+	+@$(MAKE) asan; asan=$$?; $(MAKE) tsan && exit $$asan
+
+asan: | build/deps/check ## All tests under ASan and UBSan, our own checks on.
+	+@$(MAKE) test BUILD=build/asan CC=clang SAN=address,undefined DEBUG=1
+
+tsan: | build/deps/check ## The tests marked `tsan: yes` under TSan.
+	+@$(MAKE) test BUILD=build/tsan SAN=thread \
+	    TESTS='$(shell grep -ls '^[ /*]*tsan: yes' $(TEST_C))'
+
+arm: | build/deps/check ## The unit tests on an emulated ARM machine (aarch64).
+	+@$(MAKE) test BUILD=build/arm CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar \
+	    LDFLAGS=-static VIA=qemu-aarch64 TESTS='$(wildcard tests/unit/*/test_*.c)'
+
+check: | build/deps/check ## All that must hold: style, rooms, two compilers, tests, sanitizers, ARM.
+	+@MAKE='$(MAKE)' ONLY='$(ONLY)' SKIP='$(SKIP)' tools/check.sh
+
+bench: $(BUILD)/bench/yoke-bench ## The benchmarks, or those that begin with ONLY=prefix.
+	@$< $(ONLY)
+
+fmt: | build/deps/check ## Lay out all C files by .clang-format.
+	@clang-format -i $$(git ls-files '*.c' '*.h')
+
+deps: build/deps/check ## Install what all targets need (Debian; otherwise names it).
+
+clean: ## Remove all that was made.
+	rm -rf $(BUILD)
+
+# All that compiles, for `make check`.
+everything: all examples $(BUILD)/bench/yoke-bench $(call program,$(TEST_C))
+
+# Each group of packages holds the one before it; one after the other, since apt runs alone.
+build/deps/%: tools/deps.sh
+	@tools/deps.sh $*
+	@mkdir -p $(@D) && touch $@
+build/deps/demo:  | build/deps/build
+build/deps/test:  | build/deps/demo
+build/deps/check: | build/deps/test
+
+# A file that is new only when its text is: objects depend on the compiler and its flags, the
+# library and the command on the list of their sources.
+define text_file
+$(1): FORCE | build/deps/build
+	@mkdir -p $$(@D) && echo '$(2)' | cmp -s - $$@ || echo '$(2)' > $$@
+endef
+$(eval $(call text_file,$(BUILD)/flags,$(CC) $(YK_CFLAGS) $(YK_LDFLAGS)))
+$(eval $(call text_file,$(BUILD)/sources,$(SRC) $(CLI) $(BENCH)))
+
+$(BUILD)/obj/src/%.o:   YK_CFLAGS += -Isrc
+$(BUILD)/obj/tests/%.o: YK_CFLAGS += -Isrc -Itests
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(YK_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(LIB_A): $(call obj,$(SRC)) $(BUILD)/sources
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+
+$(LIB_SO): $(call obj,$(SRC)) $(BUILD)/sources yoke.map
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,libyoke.so.$(MAJOR) -Wl,--version-script=yoke.map -Wl,-z,defs \
+	    $(YK_LDFLAGS) -o $@ $(filter %.o,$^)
+	$(Q)ln -sf $(@F) $(BUILD)/libyoke.so.$(MAJOR) && ln -sf $(@F) $(BUILD)/libyoke.so
+
+$(YOKE): $(call obj,$(CLI)) $(LIB_A) $(BUILD)/sources
+	$(call say,LD,$@)
+	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $(filter %.o,$^) $(LIB_A) $(CURL_LIBS)
+
+$(BUILD)/bench/yoke-bench: $(call obj,$(BENCH)) $(LIB_A) $(BUILD)/sources
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $(filter %.o,$^) $(LIB_A)
+
+$(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(LIB_A)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^ $(CURL_LIBS)
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_A)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^
+
+-include $(patsubst %.o,%.d,$(call obj,$(SRC) $(CLI) $(EXAMPLE) $(BENCH) $(TEST_C)))
+
+# ---- installing; DESTDIR is for packagers
+
+man_dir = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(1)))
+
+install: all ## Install under PREFIX (/usr/local).
+	@install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCDIR)/yoke
+	install -m 755 $(YOKE) $(DESTDIR)$(BINDIR)/
+	install -m 644 $(HDR) $(DESTDIR)$(INCDIR)/yoke/
+	install -m 644 $(LIB_A) $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(LIB_SO) $(DESTDIR)$(LIBDIR)/
+	@ln -sf libyoke.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libyoke.so.$(MAJOR)
+	@ln -sf libyoke.so.$(MAJOR) $(DESTDIR)$(LIBDIR)/libyoke.so
+	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCDIR@|$(INCDIR)|' \
+	     -e 's|@VERSION@|$(VERSION)|' yoke.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/yoke.pc
+	$(foreach m,$(MAN),@install -D -m 644 $(m) $(call man_dir,$(m))/$(notdir $(m))$(newline))
+	@[ -n '$(DESTDIR)' ] || [ "$$(id -u)" != 0 ] || ldconfig
+
+uninstall: ## Remove what install put there.
+	rm -f $(DESTDIR)$(BINDIR)/yoke $(DESTDIR)$(LIBDIR)/libyoke.a $(DESTDIR)$(LIBDIR)/libyoke.so*
+	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/yoke.pc
+	rm -rf $(DESTDIR)$(INCDIR)/yoke
+	$(foreach m,$(MAN),@rm -f $(call man_dir,$(m))/$(notdir $(m))$(newline))
+
+define newline
+
+
+endef

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# check.sh - all that must hold before a change goes in: one line for each step, then the count.
+#
+# Idea: a step is a function here, or a target of the Makefile; what it says is shown only when it
+# fails. ONLY and SKIP pick steps by name. Called by `make check`.
+set -u
+
+make="${MAKE:-make} ONLY= SKIP="
+logs=build/check
+passed=0 failed=0
+
+mapfile -t files < <(find include src cli examples tests bench -name '*.[ch]' | sort)
+
+format() {
+    clang-format --dry-run -Werror "${files[@]}"
+}
+
+tidy() {
+    find src cli -name '*.c' -print0 | sort -z |
+        xargs -0 -P "$(nproc)" -I FILE clang-tidy --quiet FILE -- \
+            -std=c11 -D_GNU_SOURCE -DYK_DEBUG -Iinclude -Isrc
+}
+
+rooms() {
+    python3 tools/check_rooms.py .
+}
+
+sync() {
+    python3 tools/check_sync.py src
+}
+
+banned() {
+    python3 tools/check_banned.py .
+}
+
+# Each public header by itself, as strictly as users may ask for it.
+headers() {
+    local header how bad=0
+    local strict='-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only -Iinclude'
+    for header in include/yoke/*.h; do
+        for how in 'gcc -std=c11 -xc' 'gcc -std=c17 -xc' 'clang -std=c11 -xc' 'clang -std=c17 -xc' \
+            'g++ -std=c++17 -xc++' 'clang++ -std=c++17 -xc++'; do
+            echo "#include <${header#include/}>" | $how $strict - && continue
+            echo "$header: not clean with $how"
+            bad=1
+        done
+    done
+    return $bad
+}
+
+gcc_build() {
+    $make everything CC=gcc
+}
+
+clang_build() {
+    $make everything CC=clang BUILD=build/clang
+}
+
+debug_build() {
+    $make everything DEBUG=1 BUILD=build/debug
+}
+
+tests() {
+    $make test
+}
+
+asan() {
+    $make asan
+}
+
+tsan() {
+    $make tsan
+}
+
+arm() {
+    $make arm
+}
+
+man_pages() {
+    find docs/man -name '*.[1-8]' -print0 2>/dev/null | xargs -0 -r mandoc -T lint -W warning
+}
+
+step() { # name
+    local log=$logs/$1 count
+    [ -z "${ONLY:-}" ] || [[ " $ONLY " == *" $1 "* ]] || return
+    [[ " ${SKIP:-} " != *" $1 "* ]] || return
+    if "$1" >"$log" 2>&1; then
+        passed=$((passed + 1))
+        count=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1)
+        echo "ok    $1${count:+: $count}"
+    else
+        failed=$((failed + 1))
+        echo "FAIL  $1"
+        tail -n 60 "$log" | sed 's/^/      | /'
+    fi
+}
+
+mkdir -p $logs
+for name in format rooms sync banned headers man_pages gcc_build clang_build debug_build tidy \
+    tests asan tsan arm; do
+    step $name
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
