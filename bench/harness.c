@@ -140,7 +140,7 @@ static int run_figure(const bench_figure *figure, const bench_options *options)
 unsigned bench_run(const bench_table *table, const bench_options *options)
 {
     unsigned refused = 0;
-    signal(SIGALRM, give_up);
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = give_up}, NULL);
     for (size_t i = 0; i < table->count; i++) {
         const bench_figure *figure = &table->figures[i];
         if (options->only && strncmp(figure->name, options->only, strlen(options->only)) != 0) {

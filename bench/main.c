@@ -36,7 +36,7 @@ static int run_all(bench_options *options, char *const *prefixes, int count)
     unsigned refused = 0;
     for (int i = 0; i < (count > 0 ? count : 1); i++) {
         options->only = count > 0 ? prefixes[i] : NULL;
-        for (size_t k = 0; k < sizeof tables / sizeof *tables; k++) {
+        for (size_t k = 0; k < sizeof tables / sizeof tables[0]; k++) {
             refused += bench_run(tables[k], options);
         }
     }
@@ -51,7 +51,7 @@ int main(int argc, char **argv)
         return 1;
     }
     bench_machine_init();
-    signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
     for (size_t i = 0; argc == 3 && i < sizeof roles / sizeof *roles; i++) {
         if (strcmp(argv[1], roles[i].name) == 0) {
             return roles[i].main(argv[2]);
@@ -61,8 +61,8 @@ int main(int argc, char **argv)
     for (int option; (option = getopt(argc, argv, "vr:")) != -1;) {
         if (option == 'v') {
             options.verbose = 1;
-        } else if (option == 'r' && atoi(optarg) > 0) {
-            options.rounds = (unsigned)atoi(optarg);
+        } else if (option == 'r' && strtoul(optarg, NULL, 10) > 0) {
+            options.rounds = (unsigned)strtoul(optarg, NULL, 10);
         } else {
             fprintf(stderr, "use: %s [-v] [-r ROUNDS] [PREFIX...]\n", argv[0]);
             return 2;

@@ -136,7 +136,8 @@ static const char *stream(unsigned depth, unsigned count)
 
 const char *pass_window(unsigned depth, unsigned warm, unsigned count, double *ns_each)
 {
-    const char *why = depth <= DEPTH_MAX ? stream(depth, warm) : "the window is too deep";
+    const char *why =
+        depth > 0 && depth <= DEPTH_MAX ? stream(depth, warm) : "the window is too deep";
     const int64_t start = bench_now_ns();
     if (!why) {
         why = stream(depth, count);
