@@ -102,7 +102,8 @@ tour: $(YOKE) | build/deps/demo ## Threads and processes, each claim measured on
 	@$(YOKE) tour
 
 # Shell tests may use all that is built; a choice of C tests builds no more than it needs.
-test: $(call program,$(CHOSEN)) $(if $(filter %.sh,$(CHOSEN)),all examples) | build/deps/test ## All tests, or those with ONLY=text in their path.
+test: $(call program,$(CHOSEN)) $(if $(filter %.sh,$(CHOSEN)),all examples)
+test: | build/deps/test ## All tests, or those with ONLY=text in their path.
 	@CC='$(CC)' VIA='$(VIA)' SLOW='$(SLOW)' tools/run-tests.sh $(BUILD) $(CHOSEN)
 
 san: ## The tests under sanitizers: asan, then tsan.

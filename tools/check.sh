@@ -4,7 +4,7 @@
 #
 # Idea: a step is a function here, or a target of the Makefile; what it says is shown only when it
 # fails. ONLY and SKIP pick steps by name. Called by `make check`.
-set -u
+set -u -o pipefail
 
 make="${MAKE:-make} ONLY= SKIP="
 logs=build/check
@@ -19,7 +19,8 @@ format() {
 tidy() {
     find src cli -name '*.c' -print0 | sort -z |
         xargs -0 -P "$(nproc)" -I FILE clang-tidy --quiet FILE -- \
-            -std=c11 -D_GNU_SOURCE -DYK_DEBUG -Iinclude -Isrc
+            -std=c11 -D_GNU_SOURCE -DYK_DEBUG -Iinclude -Isrc 2>&1 |
+        { grep -v '^[0-9]* warnings* generated' || true; }
 }
 
 rooms() {
@@ -91,7 +92,7 @@ step() { # name
         echo "ok    $1${count:+: $count}"
     else
         failed=$((failed + 1))
-        echo "FAIL  $1"
+        echo "FAIL  $1 (all of it: $log)"
         tail -n 60 "$log" | sed 's/^/      | /'
     fi
 }
