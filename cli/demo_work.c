@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT
+ * demo_work.c - first part of the demo: work that computes, small and large.
+ *
+ * Idea: a million squares are the textbook example, and too little work to start anything for;
+ * so it measures how many it takes until two or more workers win.
+ */
+#include "demo.h"
+#include "jobs.h"
+#include "report.h"
+
+#include <stdio.h>
+
+enum { LOOP, THREADS, PROCESSES, THREADS_COLD, PROCESSES_COLD, WAYS };
+enum { SEARCH_FROM = 1000, SEARCH_MS = 800 };
+
+static const double WIN = 1.2; /* times as fast as one loop: then it pays */
+
+struct pools {
+    yoke_pool *threads, *processes;
+};
+
+/* The same job in each of the ways. */
+struct jobs {
+    struct job job[WAYS];
+};
+
+static struct jobs jobs_make(struct job job, const struct pools *pools)
+{
+    struct jobs jobs;
+    for (size_t i = 0; i < WAYS; i++)
+        jobs.job[i] = job;
+    jobs.job[THREADS].pool = pools->threads;
+    jobs.job[PROCESSES].pool = pools->processes;
+    jobs.job[THREADS_COLD].config =
+        (yoke_pool_config){.size = sizeof(yoke_pool_config), .kind = YOKE_THREADS};
+    jobs.job[PROCESSES_COLD].config =
+        (yoke_pool_config){.size = sizeof(yoke_pool_config), .kind = YOKE_PROCESSES};
+    return jobs;
+}
+
+static struct trial trial_of(const char *label, struct jobs *jobs, int way)
+{
+    int (*const run[WAYS])(void *) = {job_plain, job_pool, job_pool, job_cold, job_cold};
+    return (struct trial){.label = label, .run = run[way], .arg = &jobs->job[way]};
+}
+
+/* The number of squares from which on this way wins; 0 if it did not in the time there was. */
+static int search(const struct pools *pools, int way, double *items)
+{
+    size_t won_at = 0;
+    *items = 0;
+    const int64_t until_ns = yoke_in_ms(SEARCH_MS);
+    for (size_t count = SEARCH_FROM; yoke_now_ns() < until_ns; count *= 2) {
+        struct jobs jobs = jobs_make(job_squares(count), pools);
+        struct trial trials[] = {trial_of("", &jobs, LOOP), trial_of("", &jobs, way)};
+        const int rc = trial_run(trials, 2, 9);
+        if (rc != 0)
+            return rc;
+        if (trial_speedup(&trials[0], &trials[1]) < WIN) {
+            won_at = 0;
+        } else if (won_at == 0) {
+            won_at = count; /* a win counts if twice the work wins as well */
+        } else {
+            *items = (double)won_at;
+            return 0;
+        }
+    }
+    return 0;
+}
+
+static void say_payoff(struct report *report, const char *what, double items, const char *end)
+{
+    char text[32];
+    if (items > 0)
+        report_say(report, "%s: from about %s%s", what, text_count(text, sizeof text, items), end);
+    else
+        report_say(report, "%s: not for any number tried%s", what, end);
+}
+
+static int say_payoffs(struct report *report, const struct pools *pools)
+{
+    static const struct {
+        const char *what;
+        int way;
+    } searches[] = {{"threads that wait for work", THREADS},
+                    {"processes that wait for work", PROCESSES},
+                    {"processes started for it", PROCESSES_COLD}};
+    enum { SEARCHES = sizeof searches / sizeof searches[0] };
+    report_say(report, "How many squares it takes until it pays (%.1fx):", WIN);
+    for (size_t i = 0; i < SEARCHES; i++) {
+        double items = 0;
+        const int rc = search(pools, searches[i].way, &items);
+        if (rc != 0)
+            return rc;
+        say_payoff(report, searches[i].what, items, i + 1 < SEARCHES ? ";" : ".");
+    }
+    return 0;
+}
+
+static int squares_conclude(struct report *report, const struct pools *pools,
+                            const struct trial trials[WAYS])
+{
+    char loop[32];
+    const double cold = trial_speedup(&trials[LOOP], &trials[PROCESSES_COLD]);
+    text_ns(loop, sizeof loop, trial_median_ns(&trials[LOOP]));
+    if (cold < WIN)
+        report_say(report,
+                   "Too small to split: one loop takes %s, and with processes started for it the "
+                   "speed is %.*fx.",
+                   loop, cold < 0.095 ? 2 : 1, cold);
+    else
+        report_say(report, "Worth to split even with the start of processes: %.1fx.", cold);
+    if (yoke_cpu_count() > 1)
+        return say_payoffs(report, pools);
+    report_say(report, "This program may use 1 CPU: splitting does not pay at any size.");
+    return 0;
+}
+
+static int squares(const struct pools *pools)
+{
+    struct report report = {.count = 0};
+    struct jobs jobs = jobs_make(job_squares(SQUARES_COUNT), pools);
+    struct trial trials[WAYS] = {
+        trial_of("one loop", &jobs, LOOP),
+        trial_of("threads, waiting for work", &jobs, THREADS),
+        trial_of("processes, waiting for work", &jobs, PROCESSES),
+        trial_of("threads, started for it", &jobs, THREADS_COLD),
+        trial_of("processes, started for it", &jobs, PROCESSES_COLD),
+    };
+    int rc = trial_run(trials, WAYS, 15);
+    if (rc != 0)
+        return rc;
+    report_trials(&report, "the squares of 1 to 1,000,000", trials, WAYS, &trials[LOOP]);
+    rc = squares_conclude(&report, pools, trials);
+    text_busy(NULL);
+    report_print(&report);
+    return rc;
+}
+
+static int primes(const struct pools *pools)
+{
+    struct report report = {.count = 0};
+    struct jobs jobs = jobs_make(job_primes(PRIMES_BELOW), pools);
+    struct trial trials[] = {
+        trial_of("one loop", &jobs, LOOP),
+        trial_of("threads", &jobs, THREADS),
+        trial_of("processes", &jobs, PROCESSES),
+    };
+    const int rc = trial_run(trials, 3, 3);
+    if (rc != 0)
+        return rc;
+    const unsigned cpus = yoke_cpu_count();
+    const double threads = trial_speedup(&trials[0], &trials[1]);
+    const double processes = trial_speedup(&trials[0], &trials[2]);
+    report_trials(&report, "how many primes there are below 3,000,000", trials, 3, &trials[0]);
+    if (threads < WIN && processes < WIN)
+        report_say(&report, "No gain: %s.",
+                   cpus == 1 ? "this program may use 1 CPU"
+                             : "the CPUs were busy with other work while this ran");
+    else
+        report_say(&report, "Large enough: %.2fx with threads and %.2fx with processes on %u CPUs.",
+                   threads, processes, cpus);
+    text_busy(NULL);
+    report_print(&report);
+    return 0;
+}
+
+int demo_work(void)
+{
+    struct pools pools = {.threads = NULL};
+    text_heading("1. Work that computes");
+    text_busy("squares");
+    int rc = yoke_pool_create(NULL, &pools.threads);
+    rc = rc ? rc : pool_make(YOKE_PROCESSES, 0, &pools.processes);
+    rc = rc ? rc : squares(&pools);
+    if (rc == 0)
+        text_busy("primes");
+    rc = rc ? rc : primes(&pools);
+    if (pools.threads != NULL)
+        yoke_pool_destroy(pools.threads, YOKE_FOREVER);
+    if (pools.processes != NULL)
+        yoke_pool_destroy(pools.processes, YOKE_FOREVER);
+    return rc;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT
+ * report.c - what one measurement found (see report.h).
+ */
+#include "report.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct figure *report_add(struct report *report, const char *group, const char *label, double value,
+                          enum unit unit)
+{
+    static struct figure spill; /* a row with too many figures loses the last ones */
+    struct figure *figure =
+        report->count < REPORT_FIGURES ? &report->figures[report->count++] : &spill;
+    *figure = (struct figure){.group = group, .value = value, .unit = unit};
+    figure->yoke = strncmp(label, "Yoke", 4) == 0;
+    snprintf(figure->label, sizeof figure->label, "%s", label);
+    return figure;
+}
+
+void report_trials(struct report *report, const char *group, const struct trial *trials,
+                   size_t count, const struct trial *base)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct figure *figure =
+            report_add(report, group, trials[i].label, trial_median_ns(&trials[i]), UNIT_NS);
+        if (base != NULL && base != &trials[i])
+            snprintf(figure->note, sizeof figure->note, "%.2fx", trial_speedup(base, &trials[i]));
+    }
+}
+
+void report_say(struct report *report, const char *format, ...)
+{
+    const size_t used = strlen(report->verdict);
+    char *end = report->verdict + used;
+    const size_t left = sizeof report->verdict - used;
+    va_list args;
+    va_start(args, format);
+    const int gap = snprintf(end, left, "%s", used > 0 ? " " : "");
+    if ((size_t)gap < left)
+        vsnprintf(end + gap, left - (size_t)gap, format, args);
+    va_end(args);
+}
+
+const char *speed_words(char *buffer, size_t size, double speedup)
+{
+    if (speedup >= 1.15)
+        snprintf(buffer, size, "%.*f times as fast as", speedup < 10 ? 1 : 0, speedup);
+    else if (speedup <= 1 / 1.15)
+        snprintf(buffer, size, "%.*f times slower than", speedup > 0.1 ? 1 : 0, 1 / speedup);
+    else
+        snprintf(buffer, size, "about as fast as");
+    return buffer;
+}
+
+void report_print(const struct report *report)
+{
+    text_figures(report->figures, report->count);
+    text_verdict(report->verdict);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT
+ * tour_start.c - row "start-up": from the call that starts it until it has ended.
+ *
+ * Idea: all of them run an empty body and are waited for. A second group does the same from a
+ * program that holds a lot of memory, since fork has to copy the page tables of all of it.
+ */
+#include "plain.h"
+#include "tour.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <yoke/yoke.h>
+
+enum { THREAD, EXEC, FORK, PROCESS, HANDOVER, SMALL, BIG = 3 };
+enum { HANDOVERS = 50 };
+
+void *ballast_take(size_t *bytes)
+{
+    const size_t pages = (size_t)sysconf(_SC_AVPHYS_PAGES), page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t want = BALLAST_BYTES, quarter = pages * page / 4;
+    *bytes = want < quarter ? want : quarter;
+    char *ballast = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (ballast == MAP_FAILED)
+        return NULL;
+    /* Small pages, as those of a program that grew by many small objects. */
+    (void)madvise(ballast, *bytes, MADV_NOHUGEPAGE);
+    for (size_t i = 0; i < *bytes; i += page)
+        ballast[i] = 1;
+    return ballast;
+}
+
+void ballast_give(void *ballast, size_t bytes)
+{
+    munmap(ballast, bytes);
+}
+
+static int nothing(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
+static int nothing_task(yoke_task *task, const void *in, void *out)
+{
+    (void)task, (void)in, (void)out;
+    return 0;
+}
+
+static int run_thread(void *arg)
+{
+    return plain_threads(nothing, arg, 1, 1);
+}
+
+static int run_fork(void *arg)
+{
+    return plain_forks(nothing, arg, 1, 1);
+}
+
+static int run_exec(void *arg)
+{
+    (void)arg;
+    char name[] = "true", *argv[] = {name, NULL};
+    const pid_t pid = plain_exec(argv, -1);
+    return pid < 0 ? pid : plain_wait(pid);
+}
+
+static int run_process(void *arg)
+{
+    (void)arg;
+    const yoke_process_config config = {.size = sizeof config, .image = YOKE_SEED};
+    yoke_process *process = NULL;
+    int rc = yoke_process_start(&config, nothing, NULL, &process);
+    if (rc != 0)
+        return rc;
+    yoke_process_end end = {0};
+    rc = yoke_process_wait(process, YOKE_FOREVER, &end);
+    yoke_process_release(process);
+    return rc != 0 ? rc : end.code == 0 ? 0 : -EIO;
+}
+
+static int run_handover(void *arg)
+{
+    for (int i = 0; i < HANDOVERS; i++) {
+        yoke_job *job = NULL;
+        int rc = yoke_submit(arg, nothing_task, NULL, 0, 0, NULL, &job);
+        if (rc != 0)
+            return rc;
+        rc = yoke_wait(job, YOKE_FOREVER);
+        yoke_job_release(job);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void conclude(struct report *report, const struct trial *small, const struct trial *big,
+                     size_t ballast_bytes)
+{
+    char words[64], thread[32], process[32], handover[32], size[32];
+    const double grown_fork = trial_median_ns(&big[0]) / trial_median_ns(&small[EXEC]);
+    const double grown_yoke = trial_median_ns(&big[2]) / trial_median_ns(&small[PROCESS]);
+    report_say(report, "%s: a thread takes %s, a Yoke process %s, which is %s fork + exec.",
+               trial_speedup(&small[PROCESS], &small[THREAD]) > 1.15 ? "Still true"
+                                                                     : "No longer true",
+               text_ns(thread, sizeof thread, trial_median_ns(&small[THREAD])),
+               text_ns(process, sizeof process, trial_median_ns(&small[PROCESS])),
+               speed_words(words, sizeof words, trial_speedup(&small[EXEC], &small[PROCESS])));
+    report_say(report,
+               "But a pool starts its processes once: a task is with a waiting one and "
+               "back in %s, which is %s starting a thread.",
+               text_ns(handover, sizeof handover, trial_median_ns(&small[HANDOVER])),
+               speed_words(words, sizeof words, trial_speedup(&small[THREAD], &small[HANDOVER])));
+    report_say(report,
+               "From a program that holds %s, fork + exec takes %.1f times as long, a Yoke "
+               "process %.1f times: %s.",
+               text_bytes(size, sizeof size, (double)ballast_bytes), grown_fork, grown_yoke,
+               grown_yoke < 1.5 ? "its start does not depend on the size of the program"
+                                : "its start did not stay flat here");
+}
+
+/* The same starts, from a program that has become big. */
+static int measure_big(struct trial big[BIG], size_t *ballast_bytes)
+{
+    void *ballast = ballast_take(ballast_bytes);
+    if (ballast == NULL)
+        return -ENOMEM;
+    const int rc = trial_run(big, BIG, 9);
+    ballast_give(ballast, *ballast_bytes);
+    return rc;
+}
+
+int tour_start(struct report *report)
+{
+    char item = 0;
+    yoke_pool *pool = NULL;
+    const yoke_pool_config config = {
+        .size = sizeof config, .kind = YOKE_PROCESSES, .image = YOKE_SEED, .workers = 1};
+    int rc = yoke_pool_create(&config, &pool);
+    if (rc != 0)
+        return rc;
+    struct trial small[SMALL] = {
+        [THREAD] = {.label = "pthread_create", .run = run_thread, .arg = &item},
+        [EXEC] = {.label = "fork + exec", .run = run_exec, .arg = &item},
+        [FORK] = {.label = "fork", .run = run_fork, .arg = &item},
+        [PROCESS] = {.label = "Yoke process", .run = run_process, .arg = &item},
+        [HANDOVER] = {.label = "Yoke task to a waiting process",
+                      .run = run_handover,
+                      .arg = pool,
+                      .calls = HANDOVERS},
+    };
+    struct trial big[BIG] = {small[EXEC], small[FORK], small[PROCESS]};
+    size_t ballast_bytes = 0;
+    rc = trial_run(small, SMALL, TRIAL_ROUNDS_MAX);
+    if (rc == 0)
+        rc = measure_big(big, &ballast_bytes);
+    yoke_pool_destroy(pool, YOKE_FOREVER);
+    if (rc != 0)
+        return rc;
+    report_trials(report, "from this small program", small, SMALL, NULL);
+    report_trials(report, "from the same program when it holds much memory", big, BIG, NULL);
+    conclude(report, small, big, ballast_bytes);
+    return 0;
+}
