@@ -155,7 +155,7 @@ $(eval $(call text_file,$(BUILD)/flags,$(CC) $(YK_CFLAGS) $(YK_LDFLAGS)))
 $(eval $(call text_file,$(BUILD)/sources,$(SRC) $(CLI) $(BENCH)))
 
 $(BUILD)/obj/src/%.o:   YK_CFLAGS += -Isrc
-$(BUILD)/obj/tests/%.o: YK_CFLAGS += -Isrc -Itests
+$(BUILD)/obj/tests/%.o: YK_CFLAGS += -Isrc -Itests -Wno-sign-conversion # CPU_SET has its own
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)

@@ -101,7 +101,7 @@ for t; do
         ;;
     77)
         skipped=$((skipped + 1))
-        printf 'skip  %s: %s\n' "$name" "$(tail -n 1 "$log")"
+        printf 'skip  %s: %s\n' "$name" "$(tail -n 1 "$log" | sed 's|^skipped: ||')"
         ;;
     *)
         failed=$((failed + 1))
