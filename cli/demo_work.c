@@ -13,7 +13,7 @@
 enum { LOOP, THREADS, PROCESSES, THREADS_COLD, PROCESSES_COLD, WAYS };
 enum { SEARCH_FROM = 1000, SEARCH_MS = 800 };
 
-static const double WIN = 1.2; /* times as fast as one loop: then it pays */
+static const double payoff = 1.2; /* times as fast as one loop: then it pays */
 
 struct pools {
     yoke_pool *threads, *processes;
@@ -56,7 +56,7 @@ static int search(const struct pools *pools, int way, double *items)
         const int rc = trial_run(trials, 2, 9);
         if (rc != 0)
             return rc;
-        if (trial_speedup(&trials[0], &trials[1]) < WIN) {
+        if (trial_speedup(&trials[0], &trials[1]) < payoff) {
             won_at = 0;
         } else if (won_at == 0) {
             won_at = count; /* a win counts if twice the work wins as well */
@@ -86,7 +86,7 @@ static int say_payoffs(struct report *report, const struct pools *pools)
                     {"processes that wait for work", PROCESSES},
                     {"processes started for it", PROCESSES_COLD}};
     enum { SEARCHES = sizeof searches / sizeof searches[0] };
-    report_say(report, "How many squares it takes until it pays (%.1fx):", WIN);
+    report_say(report, "How many squares it takes until it pays (%.1fx):", payoff);
     for (size_t i = 0; i < SEARCHES; i++) {
         double items = 0;
         const int rc = search(pools, searches[i].way, &items);
@@ -103,7 +103,7 @@ static int squares_conclude(struct report *report, const struct pools *pools,
     char loop[32];
     const double cold = trial_speedup(&trials[LOOP], &trials[PROCESSES_COLD]);
     text_ns(loop, sizeof loop, trial_median_ns(&trials[LOOP]));
-    if (cold < WIN)
+    if (cold < payoff)
         report_say(report,
                    "Too small to split: one loop takes %s, and with processes started for it the "
                    "speed is %.*fx.",
@@ -153,7 +153,7 @@ static int primes(const struct pools *pools)
     const double threads = trial_speedup(&trials[0], &trials[1]);
     const double processes = trial_speedup(&trials[0], &trials[2]);
     report_trials(&report, "how many primes there are below 3,000,000", trials, 3, &trials[0]);
-    if (threads < WIN && processes < WIN)
+    if (threads < payoff && processes < payoff)
         report_say(&report, "No gain: %s.",
                    cpus == 1 ? "this program may use 1 CPU"
                              : "the CPUs were busy with other work while this ran");

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdint.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,12 +13,14 @@
 struct call {
     plain_fn *fn;
     void *item;
+    int rc;
 };
 
 static void *thread_main(void *arg)
 {
-    const struct call *call = arg;
-    return (void *)(intptr_t)call->fn(call->item);
+    struct call *call = arg;
+    call->rc = call->fn(call->item);
+    return NULL;
 }
 
 int plain_threads(plain_fn *fn, void *items, size_t item_bytes, size_t count)
@@ -29,13 +30,12 @@ int plain_threads(plain_fn *fn, void *items, size_t item_bytes, size_t count)
     size_t started = 0;
     int rc = 0;
     for (; started < count && started < PLAIN_MAX && rc == 0; started += rc == 0) {
-        calls[started] = (struct call){fn, (char *)items + started * item_bytes};
+        calls[started] = (struct call){.fn = fn, .item = (char *)items + started * item_bytes};
         rc = -pthread_create(&threads[started], NULL, thread_main, &calls[started]);
     }
     for (size_t i = 0; i < started; i++) {
-        void *result = NULL;
-        pthread_join(threads[i], &result);
-        if (result != NULL && rc == 0)
+        pthread_join(threads[i], NULL);
+        if (calls[i].rc != 0 && rc == 0)
             rc = -EIO;
     }
     return rc;

@@ -24,14 +24,16 @@ static struct {
     int utf8;
 } screen = {.width = WIDTH_DEFAULT};
 
-static const char BOLD[] = "1", DIM[] = "2", GREEN[] = "32", CYAN[] = "36";
+static const char bold[] = "1", dim[] = "2", green[] = "32", cyan[] = "36";
 
 void text_init(void)
 {
-    const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
     struct winsize size;
+    /* NOLINTBEGIN(concurrency-mt-unsafe): no thread has been started yet. */
+    const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
     setlocale(LC_CTYPE, "");
     screen.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+    /* NOLINTEND(concurrency-mt-unsafe) */
     screen.terminal = isatty(STDOUT_FILENO) && term != NULL && strcmp(term, "dumb") != 0;
     screen.colour = screen.terminal && (no_colour == NULL || no_colour[0] == '\0');
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
@@ -102,7 +104,7 @@ void text_heading(const char *format, ...)
     va_list args;
     va_start(args, format);
     fputc('\n', stdout);
-    style(BOLD);
+    style(bold);
     vprintf(format, args);
     style_end();
     fputc('\n', stdout);
@@ -124,7 +126,7 @@ void text_verdict(const char *verdict)
 {
     char text[1100];
     snprintf(text, sizeof text, "%s %s", screen.utf8 ? "→" : "=>", verdict);
-    style(GREEN);
+    style(green);
     wrap(text);
     style_end();
     fflush(stdout);
@@ -196,7 +198,7 @@ static void bar(double fraction, int width, int yoke)
 {
     static const char *const eighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
     const int steps = (int)(fraction * width * 8 + 0.5);
-    style(yoke ? GREEN : CYAN);
+    style(yoke ? green : cyan);
     for (int i = 0; i < steps / 8; i++)
         fputs(screen.utf8 ? "█" : "#", stdout);
     if (screen.utf8)
@@ -270,7 +272,7 @@ void text_figures(const struct figure *figures, size_t count)
             table.max = group_max(&figures[i], count - i);
             if (figures[i].group != NULL) {
                 spaces(MARGIN);
-                style(DIM);
+                style(dim);
                 printf("%s:", figures[i].group);
                 style_end();
                 fputc('\n', stdout);

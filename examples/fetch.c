@@ -12,15 +12,15 @@
 enum { PAGES = 8 };
 
 struct page {
-    long status, bytes;
-    double ms;
+    long status;
+    curl_off_t bytes;
+    double seconds;
     const char *error; /* "" if none */
 };
 
 static size_t swallow(char *data, size_t size, size_t count, void *user)
 {
-    (void)data;
-    *(long *)user += (long)(size * count);
+    (void)data, (void)user;
     return size * count;
 }
 
@@ -28,18 +28,17 @@ static int fetch(yoke_task *task, const void *in, void *out)
 {
     (void)task;
     struct page *page = out;
-    const int64_t start_ns = yoke_now_ns();
     CURL *curl = curl_easy_init();
     curl_easy_setopt(curl, CURLOPT_URL, *(char *const *)in);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, swallow);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &page->bytes);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L); /* curl must not use signals in threads */
     curl_easy_setopt(curl, CURLOPT_TIMEOUT, 30L);
     const CURLcode code = curl_easy_perform(curl);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &page->status);
-    curl_easy_cleanup(curl);
+    curl_easy_getinfo(curl, CURLINFO_SIZE_DOWNLOAD_T, &page->bytes);
+    curl_easy_getinfo(curl, CURLINFO_TOTAL_TIME, &page->seconds);
     page->error = code == CURLE_OK ? "" : curl_easy_strerror(code);
-    page->ms = (double)(yoke_now_ns() - start_ns) / 1e6;
+    curl_easy_cleanup(curl);
     return code != CURLE_OK || page->status >= 400; /* this page failed, the others go on */
 }
 
@@ -50,16 +49,15 @@ static int fetch_all(char **urls, size_t count)
     struct page *pages = calloc(count, sizeof *pages);
     const yoke_pool_config config = {
         .size = sizeof config, .kind = YOKE_THREADS, .workers = count < 64 ? (unsigned)count : 64};
-    const int64_t start_ns = yoke_now_ns();
     int rc = pages == NULL ? -ENOMEM : yoke_pool_create(&config, &pool);
+    const int64_t start_ns = yoke_now_ns();
     if (rc == 0)
         rc = yoke_map(pool, fetch, urls, sizeof *urls, pages, sizeof *pages, count, NULL);
-    const double total_ms = (double)(yoke_now_ns() - start_ns) / 1e6;
-    double sum_ms = 0;
-    for (size_t i = 0; pages != NULL && i < count; sum_ms += pages[i++].ms)
-        printf("%3ld %7ld bytes %6.0f ms  %s  %s\n", pages[i].status, pages[i].bytes, pages[i].ms,
-               urls[i], pages[i].error);
-    printf("%.0f ms in all; the times add up to %.0f ms\n", total_ms, sum_ms);
+    double total = (double)(yoke_now_ns() - start_ns) / 1e9, sum = 0;
+    for (size_t i = 0; i < count && (rc == 0 || rc == YOKE_ETASK); sum += pages[i++].seconds)
+        printf("%3ld %7ld bytes %6.3f s  %s  %s\n", pages[i].status, (long)pages[i].bytes,
+               pages[i].seconds, urls[i], pages[i].error);
+    printf("%s: %.3f s in all; the times add up to %.3f s\n", yoke_strerror(rc), total, sum);
     yoke_pool_destroy(pool, YOKE_FOREVER);
     free(pages);
     return rc;

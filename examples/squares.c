@@ -10,7 +10,7 @@
 #include <yoke/yoke.h>
 
 enum { COUNT = 1000000 };
-static const int64_t EXPECTED_SUM = 333333833333500000;
+static const int64_t expected_sum = 333333833333500000;
 
 static int square(yoke_task *task, const void *in, void *out)
 {
@@ -55,5 +55,5 @@ int main(void)
     printf("sum of the squares of 1 to %d: %" PRId64 "\n", COUNT, sum);
     yoke_shared_free(squares);
     yoke_shared_free(numbers);
-    return sum == EXPECTED_SUM ? 0 : 1;
+    return sum == expected_sum ? 0 : 1;
 }
