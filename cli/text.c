@@ -75,20 +75,18 @@ static int columns(const char *text, size_t bytes)
     return count;
 }
 
-static void wrap(const char *text)
+static void wrap(const char *text, int margin)
 {
-    int column = 0;
+    int column = margin;
+    spaces(margin);
     while (*text != '\0') {
         const size_t bytes = strcspn(text, " ");
         const int need = columns(text, bytes);
-        if (column == 0) {
-            spaces(MARGIN);
-            column = MARGIN;
-        } else if (column + 1 + need > screen.width) {
+        if (column > margin && column + 1 + need > screen.width) {
             fputc('\n', stdout);
-            spaces(MARGIN);
-            column = MARGIN;
-        } else {
+            spaces(margin);
+            column = margin;
+        } else if (column > margin) {
             fputc(' ', stdout);
             column++;
         }
@@ -96,19 +94,28 @@ static void wrap(const char *text)
         column += need;
         text += bytes + strspn(text + bytes, " ");
     }
+}
+
+/* A wrapped paragraph; code is NULL or a style. */
+static void paragraph(const char *text, int margin, const char *code)
+{
+    if (code != NULL)
+        style(code);
+    wrap(text, margin);
+    if (code != NULL)
+        style_end();
     fputc('\n', stdout);
 }
 
 void text_heading(const char *format, ...)
 {
+    char text[256];
     va_list args;
     va_start(args, format);
-    fputc('\n', stdout);
-    style(bold);
-    vprintf(format, args);
-    style_end();
-    fputc('\n', stdout);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    fputc('\n', stdout);
+    paragraph(text, 0, bold);
 }
 
 void text_say(const char *format, ...)
@@ -118,7 +125,7 @@ void text_say(const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    wrap(text);
+    paragraph(text, MARGIN, NULL);
     fflush(stdout);
 }
 
@@ -126,9 +133,7 @@ void text_verdict(const char *verdict)
 {
     char text[1100];
     snprintf(text, sizeof text, "%s %s", screen.utf8 ? "→" : "=>", verdict);
-    style(green);
-    wrap(text);
-    style_end();
+    paragraph(text, MARGIN, green);
     fflush(stdout);
 }
 
@@ -211,6 +216,7 @@ static void bar(double fraction, int width, int yoke)
 /* The widths of a table's columns, and the greatest value of the group that is printed. */
 struct table {
     int label, value, note, bar;
+    int stacked; /* too narrow for all columns: the value goes below the label */
     double max;
 };
 
@@ -239,6 +245,7 @@ static struct table table_measure(const struct figure *figures, size_t count)
         table.note = note > table.note ? note : table.note;
     }
     const int used = MARGIN + table.label + 2 + table.value + 2 + (table.note ? table.note + 2 : 0);
+    table.stacked = used - 2 > screen.width;
     table.bar = screen.width - used - 1;
     if (!screen.terminal || table.bar < BAR_MIN)
         table.bar = 0;
@@ -251,9 +258,10 @@ static void figure_print(const struct figure *figure, const struct table *table)
 {
     char value[32];
     const int pad = table->label - columns(figure->label, strlen(figure->label));
-    spaces(MARGIN);
-    fputs(figure->label, stdout);
-    spaces(pad + 2);
+    wrap(figure->label, MARGIN);
+    if (table->stacked)
+        fputc('\n', stdout);
+    spaces(table->stacked ? 2 * MARGIN : pad + 2);
     printf("%*s", table->value, value_text(value, sizeof value, figure));
     if (figure->note[0] != '\0' || (table->bar > 0 && table->note > 0))
         printf("  %s", figure->note);
@@ -271,11 +279,9 @@ void text_figures(const struct figure *figures, size_t count)
         if (i == 0 || !same_group(&figures[i - 1], &figures[i])) {
             table.max = group_max(&figures[i], count - i);
             if (figures[i].group != NULL) {
-                spaces(MARGIN);
-                style(dim);
-                printf("%s:", figures[i].group);
-                style_end();
-                fputc('\n', stdout);
+                char group[128];
+                snprintf(group, sizeof group, "%s:", figures[i].group);
+                paragraph(group, MARGIN, dim);
             }
         }
         figure_print(&figures[i], &table);
