@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "text.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <yoke/yoke.h>
 
@@ -18,12 +19,23 @@ static int part(int (*tell)(void))
     return rc != 0;
 }
 
+/* A CPU that this program may use, for taskset. */
+static int first_cpu(void)
+{
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0)
+        for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++)
+            if (CPU_ISSET(cpu, &allowed))
+                return (int)cpu;
+    return 0;
+}
+
 static void next(void)
 {
     text_heading("Try next");
     printf("  %s tour\n", program_name);
     printf("  %s tour --only cpu\n", program_name);
-    printf("  taskset -c 0 %s tour --only cpu\n", program_name);
+    printf("  taskset -c %d %s tour --only cpu\n", first_cpu(), program_name);
 }
 
 int demo_main(int argc, char **argv)

@@ -174,10 +174,12 @@ int tour_main(int argc, char **argv)
     for (size_t i = 0; i < ROWS; i++)
         if (!choice.any_only || choice.only[i])
             failed += row_run(&rows[i], &choice, shown++ == 0) != 0;
-    if (choice.json)
+    if (choice.json) {
         puts("\n]");
-    else
-        printf("\n  %d of %d rows measured in %.0f seconds\n", shown - failed, shown,
-               (double)(yoke_now_ns() - start_ns) / 1e9);
+    } else {
+        putchar('\n');
+        text_say("%d of %d rows measured in %.0f s", shown - failed, shown,
+                 (double)(yoke_now_ns() - start_ns) / 1e9);
+    }
     return failed == 0 ? EXIT_OK : EXIT_FAILED;
 }

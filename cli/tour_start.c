@@ -8,34 +8,18 @@
 #include "tour.h"
 
 #include <errno.h>
-#include <stdint.h>
+#include <spawn.h>
 #include <stdio.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include <string.h>
 #include <yoke/yoke.h>
 
-enum { THREAD, EXEC, FORK, PROCESS, HANDOVER, SMALL, BIG = 3 };
+enum { THREAD, EXEC, SPAWN, FORK, PROCESS, HANDOVER, SMALL };
 enum { HANDOVERS = 50 };
 
-void *ballast_take(size_t *bytes)
-{
-    const size_t pages = (size_t)sysconf(_SC_AVPHYS_PAGES), page = (size_t)sysconf(_SC_PAGESIZE);
-    const size_t want = BALLAST_BYTES, quarter = pages * page / 4;
-    *bytes = want < quarter ? want : quarter;
-    char *ballast = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (ballast == MAP_FAILED)
-        return NULL;
-    /* Small pages, as those of a program that grew by many small objects. */
-    (void)madvise(ballast, *bytes, MADV_NOHUGEPAGE);
-    for (size_t i = 0; i < *bytes; i += page)
-        ballast[i] = 1;
-    return ballast;
-}
+/* The ways that are tried again when the program is big: EXEC to PROCESS. */
+enum { BIG_FIRST = EXEC, BIG = PROCESS - EXEC + 1 };
 
-void ballast_give(void *ballast, size_t bytes)
-{
-    munmap(ballast, bytes);
-}
+extern char **environ;
 
 static int nothing(void *arg)
 {
@@ -65,6 +49,15 @@ static int run_exec(void *arg)
     char name[] = "true", *argv[] = {name, NULL};
     const pid_t pid = plain_exec(argv, -1);
     return pid < 0 ? pid : plain_wait(pid);
+}
+
+static int run_spawn(void *arg)
+{
+    (void)arg;
+    char name[] = "true", *argv[] = {name, NULL};
+    pid_t pid = -1;
+    const int rc = posix_spawnp(&pid, name, NULL, NULL, argv, environ);
+    return rc != 0 ? -rc : plain_wait(pid);
 }
 
 static int run_process(void *arg)
@@ -100,8 +93,12 @@ static void conclude(struct report *report, const struct trial *small, const str
                      size_t ballast_bytes)
 {
     char words[64], thread[32], process[32], handover[32], size[32];
-    const double grown_fork = trial_median_ns(&big[0]) / trial_median_ns(&small[EXEC]);
-    const double grown_yoke = trial_median_ns(&big[2]) / trial_median_ns(&small[PROCESS]);
+    const double grown_fork =
+        trial_median_ns(&big[EXEC - BIG_FIRST]) / trial_median_ns(&small[EXEC]);
+    const double grown_spawn =
+        trial_median_ns(&big[SPAWN - BIG_FIRST]) / trial_median_ns(&small[SPAWN]);
+    const double grown_yoke =
+        trial_median_ns(&big[PROCESS - BIG_FIRST]) / trial_median_ns(&small[PROCESS]);
     report_say(report, "%s: a thread takes %s, a Yoke process %s, which is %s fork + exec.",
                trial_speedup(&small[PROCESS], &small[THREAD]) > 1.15 ? "Still true"
                                                                      : "No longer true",
@@ -114,9 +111,10 @@ static void conclude(struct report *report, const struct trial *small, const str
                text_ns(handover, sizeof handover, trial_median_ns(&small[HANDOVER])),
                speed_words(words, sizeof words, trial_speedup(&small[THREAD], &small[HANDOVER])));
     report_say(report,
-               "From a program that holds %s, fork + exec takes %.1f times as long, a Yoke "
-               "process %.1f times: %s.",
-               text_bytes(size, sizeof size, (double)ballast_bytes), grown_fork, grown_yoke,
+               "From a program that holds %s, fork + exec takes %.1f times as long, posix_spawn "
+               "%.1f times, a Yoke process %.1f times: %s.",
+               text_bytes(size, sizeof size, (double)ballast_bytes), grown_fork, grown_spawn,
+               grown_yoke,
                grown_yoke < 1.5 ? "its start does not depend on the size of the program"
                                 : "its start did not stay flat here");
 }
@@ -144,6 +142,7 @@ int tour_start(struct report *report)
     struct trial small[SMALL] = {
         [THREAD] = {.label = "pthread_create", .run = run_thread, .arg = &item},
         [EXEC] = {.label = "fork + exec", .run = run_exec, .arg = &item},
+        [SPAWN] = {.label = "posix_spawn", .run = run_spawn, .arg = &item},
         [FORK] = {.label = "fork", .run = run_fork, .arg = &item},
         [PROCESS] = {.label = "Yoke process", .run = run_process, .arg = &item},
         [HANDOVER] = {.label = "Yoke task to a waiting process",
@@ -151,7 +150,8 @@ int tour_start(struct report *report)
                       .arg = pool,
                       .calls = HANDOVERS},
     };
-    struct trial big[BIG] = {small[EXEC], small[FORK], small[PROCESS]};
+    struct trial big[BIG];
+    memcpy(big, &small[BIG_FIRST], sizeof big);
     size_t ballast_bytes = 0;
     rc = trial_run(small, SMALL, TRIAL_ROUNDS_MAX);
     if (rc == 0)
