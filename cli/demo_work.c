@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 enum { LOOP, THREADS, PROCESSES, THREADS_COLD, PROCESSES_COLD, WAYS };
-enum { SEARCH_FROM = 1000, SEARCH_MS = 800 };
+enum { SEARCH_FROM = 1000, SEARCH_MS = 700 };
 
 static const double payoff = 1.2; /* times as fast as one loop: then it pays */
 
@@ -68,52 +68,37 @@ static int search(const struct pools *pools, int way, double *items)
     return 0;
 }
 
-static void say_payoff(struct report *report, const char *what, double items, const char *end)
+/* From how many squares on each way pays. */
+static int add_payoffs(struct report *report, const struct pools *pools, const struct trial *trials)
 {
-    char text[32];
-    if (items > 0)
-        report_say(report, "%s: from about %s%s", what, text_count(text, sizeof text, items), end);
-    else
-        report_say(report, "%s: not for any number tried%s", what, end);
-}
-
-static int say_payoffs(struct report *report, const struct pools *pools)
-{
-    static const struct {
-        const char *what;
-        int way;
-    } searches[] = {{"threads that wait for work", THREADS},
-                    {"processes that wait for work", PROCESSES},
-                    {"processes started for it", PROCESSES_COLD}};
-    enum { SEARCHES = sizeof searches / sizeof searches[0] };
-    report_say(report, "How many squares it takes until it pays (%.1fx):", payoff);
-    for (size_t i = 0; i < SEARCHES; i++) {
+    static const char group[] = "squares it takes until it pays (1.2x)";
+    static const int ways[] = {THREADS, PROCESSES, THREADS_COLD, PROCESSES_COLD};
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         double items = 0;
-        const int rc = search(pools, searches[i].way, &items);
+        const int rc = search(pools, ways[i], &items);
         if (rc != 0)
             return rc;
-        say_payoff(report, searches[i].what, items, i + 1 < SEARCHES ? ";" : ".");
+        report_add(report, group, trials[ways[i]].label, items, UNIT_COUNT)->yoke = 1;
     }
     return 0;
 }
 
-static int squares_conclude(struct report *report, const struct pools *pools,
-                            const struct trial trials[WAYS])
+static void squares_conclude(struct report *report, const struct trial trials[WAYS])
 {
-    char loop[32];
+    char loop[32], start[32];
+    const double warm = trial_speedup(&trials[LOOP], &trials[PROCESSES]);
     const double cold = trial_speedup(&trials[LOOP], &trials[PROCESSES_COLD]);
     text_ns(loop, sizeof loop, trial_median_ns(&trials[LOOP]));
-    if (cold < payoff)
+    text_ns(start, sizeof start, trial_median_ns(&trials[PROCESSES_COLD]));
+    if (yoke_cpu_count() == 1)
+        report_say(report, "No gain: this program may use 1 CPU, so splitting pays at no size.");
+    else if (cold < payoff)
         report_say(report,
-                   "Too small to split: one loop takes %s, and with processes started for it the "
-                   "speed is %.*fx.",
-                   loop, cold < 0.095 ? 2 : 1, cold);
+                   "Too small to start processes for: one loop takes %s, with their start it is "
+                   "%s. With processes that wait for work it is %.2fx.",
+                   loop, start, warm);
     else
-        report_say(report, "Worth to split even with the start of processes: %.1fx.", cold);
-    if (yoke_cpu_count() > 1)
-        return say_payoffs(report, pools);
-    report_say(report, "This program may use 1 CPU: splitting does not pay at any size.");
-    return 0;
+        report_say(report, "Worth to split even with the start of processes: %.2fx.", cold);
 }
 
 static int squares(const struct pools *pools)
@@ -131,10 +116,14 @@ static int squares(const struct pools *pools)
     if (rc != 0)
         return rc;
     report_trials(&report, "the squares of 1 to 1,000,000", trials, WAYS, &trials[LOOP]);
-    rc = squares_conclude(&report, pools, trials);
+    if (yoke_cpu_count() > 1)
+        rc = add_payoffs(&report, pools, trials);
+    if (rc != 0)
+        return rc;
+    squares_conclude(&report, trials);
     text_busy(NULL);
     report_print(&report);
-    return rc;
+    return 0;
 }
 
 static int primes(const struct pools *pools)
@@ -161,6 +150,7 @@ static int primes(const struct pools *pools)
         report_say(&report, "Large enough: %.2fx with threads and %.2fx with processes on %u CPUs.",
                    threads, processes, cpus);
     text_busy(NULL);
+    putchar('\n');
     report_print(&report);
     return 0;
 }

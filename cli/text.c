@@ -195,8 +195,17 @@ char *text_count(char *buffer, size_t size, double count)
 
 static char *value_text(char *buffer, size_t size, const struct figure *figure)
 {
-    return figure->unit == UNIT_NS ? text_ns(buffer, size, figure->value)
-                                   : text_bytes(buffer, size, figure->value);
+    switch (figure->unit) {
+    case UNIT_NS:
+        return text_ns(buffer, size, figure->value);
+    case UNIT_BYTES:
+        return text_bytes(buffer, size, figure->value);
+    default:
+        if (figure->value > 0)
+            return text_count(buffer, size, figure->value);
+        snprintf(buffer, size, "not found");
+        return buffer;
+    }
 }
 
 static void bar(double fraction, int width, int yoke)
@@ -239,9 +248,12 @@ static struct table table_measure(const struct figure *figures, size_t count)
 {
     struct table table = {.value = 8};
     for (size_t i = 0; i < count; i++) {
+        char text[32];
+        const int value = (int)strlen(value_text(text, sizeof text, &figures[i]));
         const int label = columns(figures[i].label, strlen(figures[i].label));
         const int note = columns(figures[i].note, strlen(figures[i].note));
         table.label = label > table.label ? label : table.label;
+        table.value = value > table.value ? value : table.value;
         table.note = note > table.note ? note : table.note;
     }
     const int used = MARGIN + table.label + 2 + table.value + 2 + (table.note ? table.note + 2 : 0);

@@ -9,7 +9,7 @@
 
 #include <stddef.h>
 
-enum unit { UNIT_NS, UNIT_BYTES };
+enum unit { UNIT_NS, UNIT_BYTES, UNIT_COUNT /* 0: none was found */ };
 
 /** One line of a table. */
 struct figure {

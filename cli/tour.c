@@ -60,6 +60,8 @@ static void json_field(const char *name, const char *value)
 
 static void json_figure(const struct figure *figure)
 {
+    static const char *const units[] = {
+        [UNIT_NS] = "ns", [UNIT_BYTES] = "bytes", [UNIT_COUNT] = "items"};
     fputs("    {", stdout);
     if (figure->group != NULL) {
         json_field("group", figure->group);
@@ -67,7 +69,7 @@ static void json_figure(const struct figure *figure)
     }
     json_field("name", figure->label);
     printf(", \"value\": %.1f, ", figure->value);
-    json_field("unit", figure->unit == UNIT_NS ? "ns" : "bytes");
+    json_field("unit", units[figure->unit]);
     printf(", \"yoke\": %s}", figure->yoke ? "true" : "false");
 }
 
