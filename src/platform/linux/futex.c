@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ * futex.c - sleep on a word, wake who sleeps on it.   Room: platform.
+ *
+ * Idea: FUTEX_WAIT_BITSET takes an absolute deadline, so a wait that is interrupted and called
+ * again does not grow longer. A wake that finds nobody costs a system call: callers check first.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "platform/platform.h"
+
+#define NS_PER_S 1000000000LL
+
+int yk_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t until_ns, enum yk_scope scope)
+{
+    const int operation = FUTEX_WAIT_BITSET | (scope == YK_PRIVATE ? FUTEX_PRIVATE_FLAG : 0);
+    struct timespec until = {0};
+    struct timespec *limit = NULL;
+    if (until_ns != YOKE_FOREVER) {
+        const int64_t ns = until_ns > 0 ? until_ns : 0;
+        until.tv_sec = (time_t)(ns / NS_PER_S);
+        until.tv_nsec = (long)(ns % NS_PER_S);
+        limit = &until;
+    }
+    const int saved = errno;
+    const long rc =
+        syscall(SYS_futex, word, operation, expected, limit, NULL, FUTEX_BITSET_MATCH_ANY);
+    const int error = rc < 0 ? -errno : 0;
+    errno = saved;
+    return error;
+}
+
+void yk_futex_wake(_Atomic uint32_t *word, int count, enum yk_scope scope)
+{
+    const int operation = FUTEX_WAKE | (scope == YK_PRIVATE ? FUTEX_PRIVATE_FLAG : 0);
+    const int saved = errno;
+    syscall(SYS_futex, word, operation, count, NULL, NULL, 0);
+    errno = saved;
+}

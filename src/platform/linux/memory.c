@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT
+ * memory.c - mappings: private, shared and nameless, and one that a fork wipes.   Room: platform.
+ *
+ * The shared object has its full (sparse) size from the start and is sealed: nobody, however
+ * hostile, can shrink it under us, so a read inside the mapping never raises SIGBUS for its size.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "platform/platform.h"
+
+size_t yk_page_bytes(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+size_t yk_address_space_limit(void)
+{
+    struct rlimit limit;
+    const bool none = getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY;
+    return none ? SIZE_MAX : (size_t)limit.rlim_cur;
+}
+
+static int map(size_t bytes, int flags, int fd, void **start)
+{
+    const int saved = errno;
+    void *const at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    const int error = at == MAP_FAILED ? -errno : 0;
+    errno = saved;
+    if (error == 0) {
+        *start = at;
+    }
+    return error;
+}
+
+int yk_map_private(size_t bytes, void **start)
+{
+    return map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, start);
+}
+
+/* A file over RLIMIT_FSIZE raises SIGXFSZ before it fails: look first. */
+static bool size_is_allowed(size_t bytes)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+           bytes <= limit.rlim_cur;
+}
+
+int yk_map_shared(size_t bytes, void **start)
+{
+    if (!size_is_allowed(bytes)) {
+        return -EFBIG;
+    }
+    const int saved = errno;
+    int error = 0;
+    const int fd = memfd_create("yoke", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) {
+        error = -errno;
+    } else if (ftruncate(fd, (off_t)bytes) != 0 ||
+               fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+        error = -errno;
+    } else {
+        error = map(bytes, MAP_SHARED | MAP_NORESERVE, fd, start);
+    }
+    if (error == 0) {
+        madvise(*start, bytes, MADV_DONTDUMP);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    errno = saved;
+    return error;
+}
+
+void yk_unmap(void *start, size_t bytes)
+{
+    const int saved = errno;
+    munmap(start, bytes);
+    errno = saved;
+}
+
+static void *_Atomic local_areas;
+
+#define LOCAL_BYTES ((size_t)YK_LOCAL_COUNT * YK_LOCAL_BYTES)
+
+static void wipe_in_child(void)
+{
+    /* relaxed: the child has one thread. */
+    void *const areas = atomic_load_explicit(&local_areas, memory_order_relaxed);
+    if (areas != NULL) {
+        memset(areas, 0, LOCAL_BYTES);
+    }
+}
+
+/* The kernel wipes the page in every child; where it cannot (an emulator), fork() does. */
+static void *make_local_areas(void)
+{
+    void *fresh = NULL;
+    if (yk_map_private(LOCAL_BYTES, &fresh) != 0) {
+        return NULL;
+    }
+    if (madvise(fresh, LOCAL_BYTES, MADV_WIPEONFORK) != 0) {
+        pthread_atfork(NULL, NULL, wipe_in_child);
+    }
+    void *none = NULL;
+    /* SYNC(local-areas) acq_rel: publishes the zeroed area; the loser uses the winner's. */
+    if (!atomic_compare_exchange_strong_explicit(&local_areas, &none, fresh, memory_order_acq_rel,
+                                                 memory_order_acquire)) {
+        yk_unmap(fresh, LOCAL_BYTES);
+        return none;
+    }
+    return fresh;
+}
+
+void *yk_process_local(enum yk_local which)
+{
+    /* SYNC(local-areas) acquire: sees the area zeroed by who made it. */
+    void *areas = atomic_load_explicit(&local_areas, memory_order_acquire);
+    if (YK_UNLIKELY(areas == NULL)) {
+        areas = make_local_areas();
+    }
+    return areas == NULL ? NULL : (char *)areas + (size_t)which * YK_LOCAL_BYTES;
+}
+
+struct role {
+    _Atomic uint64_t generation;
+    _Atomic bool worker;
+};
+
+/* Without its page (memory is gone) a process counts as the parent it was copied from. */
+static struct role *role(void)
+{
+    static struct role fallback;
+    struct role *const area = yk_process_local(YK_LOCAL_ROLE);
+    return area != NULL ? area : &fallback;
+}
+
+static uint64_t make_generation(struct role *mine)
+{
+    const uint64_t fresh = ((uint64_t)yk_clock_ns() << 22 ^ (uint64_t)getpid()) | 1;
+    uint64_t none = 0;
+    /* relaxed: the number itself is all there is to see. */
+    return atomic_compare_exchange_strong_explicit(&mine->generation, &none, fresh,
+                                                   memory_order_relaxed, memory_order_relaxed)
+               ? fresh
+               : none;
+}
+
+uint64_t yk_process_generation(void)
+{
+    struct role *const mine = role();
+    /* relaxed: the number itself is all there is to see. */
+    const uint64_t known = atomic_load_explicit(&mine->generation, memory_order_relaxed);
+    return YK_LIKELY(known != 0) ? known : make_generation(mine);
+}
+
+void yk_worker_role_set(void)
+{
+    /* relaxed: set while the process has one thread. */
+    atomic_store_explicit(&role()->worker, true, memory_order_relaxed);
+}
+
+bool yk_worker_role(void)
+{
+    /* relaxed: set while the process had one thread. */
+    return atomic_load_explicit(&role()->worker, memory_order_relaxed);
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT
+ * process.c - copies of this process, their death, their manners.   Room: platform.
+ *
+ * Idea: the pidfd is the truth about a child, never its exit status, which the program may take
+ * (a wait() loop) or throw away (SIGCHLD ignored). A child with exit signal 0 is not even seen by
+ * such a loop. clone, not clone3: old container profiles answer ENOSYS to the latter.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdio_ext.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "platform/platform.h"
+
+#define NS_PER_MS 1000000LL
+#define OOM_STEP 300
+#define OOM_MAX 1000
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+int yk_process_self(void)
+{
+    return getpid();
+}
+
+int yk_process_parent(void)
+{
+    return getppid();
+}
+
+int yk_fork(void)
+{
+    const int saved = errno;
+    const pid_t pid = fork();
+    const int rc = pid < 0 ? -errno : pid;
+    errno = saved;
+    return rc;
+}
+
+static long bare_clone(unsigned long flags, int *child_tid)
+{
+#if defined(__x86_64__)
+    return syscall(SYS_clone, flags, NULL, NULL, child_tid, NULL);
+#else
+    return syscall(SYS_clone, flags, NULL, NULL, NULL, child_tid);
+#endif
+}
+
+/* A bare clone leaves libc's copy of the thread id and the robust list those of the parent's
+ * thread; both must be put right or mutexes in the child name the wrong owner. The kernel knows
+ * where libc keeps the id. */
+int yk_clone_quiet(bool sibling)
+{
+    const int saved = errno;
+    int *tid = NULL;
+    void *robust = NULL;
+    size_t robust_bytes = 0;
+    const bool known = prctl(PR_GET_TID_ADDRESS, &tid) == 0 && tid != NULL &&
+                       syscall(SYS_get_robust_list, 0, &robust, &robust_bytes) == 0;
+    if (!known && !sibling) {
+        errno = saved;
+        return -ENOSYS; /* fork() can do it; for a sibling there is no other way */
+    }
+    const unsigned long id_flags = known ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0UL;
+    const long pid = bare_clone(id_flags | (sibling ? CLONE_PARENT : 0UL), tid);
+    if (pid == 0 && known) {
+        syscall(SYS_set_robust_list, robust, robust_bytes);
+    }
+    const int rc = pid < 0 ? -errno : (int)pid;
+    errno = saved;
+    return rc;
+}
+
+int yk_pidfd_open(int pid, int *pidfd)
+{
+    const int saved = errno;
+    int rc = 0;
+    const int fd = (int)syscall(SYS_pidfd_open, pid, 0U);
+    if (fd < 0) {
+        rc = -errno;
+    } else {
+        /* Only a child can be waited for: this is how we know that the id is still ours. */
+        siginfo_t info;
+        if (waitid((idtype_t)P_PIDFD, (id_t)fd, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
+            close(fd);
+            rc = -ESRCH;
+        } else {
+            *pidfd = fd;
+        }
+    }
+    errno = saved;
+    return rc;
+}
+
+int yk_pidfd_signal(int pidfd, int signal)
+{
+    const int saved = errno;
+    const int rc = syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0U) != 0 ? -errno : 0;
+    errno = saved;
+    return rc;
+}
+
+static int poll_ms(int64_t until_ns)
+{
+    if (until_ns == YOKE_FOREVER) {
+        return -1;
+    }
+    const int64_t left = until_ns - yk_clock_ns();
+    if (left <= 0) {
+        return 0;
+    }
+    const int64_t ms = (left + NS_PER_MS - 1) / NS_PER_MS;
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+int yk_pidfd_wait(int pidfd, int64_t until_ns)
+{
+    const int saved = errno;
+    struct pollfd wait = {.fd = pidfd, .events = POLLIN};
+    const int count = poll(&wait, 1, poll_ms(until_ns));
+    const int rc = count > 0 ? 0 : count == 0 ? -ETIMEDOUT : -errno;
+    errno = saved;
+    return rc;
+}
+
+bool yk_pidfd_ended(int pidfd, int64_t until_ns)
+{
+    for (;;) {
+        const int rc = yk_pidfd_wait(pidfd, until_ns);
+        if (rc != -EINTR) {
+            return rc == 0;
+        }
+    }
+}
+
+struct yk_exit_status yk_pidfd_reap(int pidfd)
+{
+    struct yk_exit_status status = {.code = -1, .signal = 0};
+    const int saved = errno;
+    siginfo_t info = {0};
+    int rc = 0;
+    do {
+        rc = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | __WALL);
+    } while (rc != 0 && errno == EINTR);
+    if (rc == 0 && info.si_pid != 0) {
+        if (info.si_code == CLD_EXITED) {
+            status.code = info.si_status;
+        } else {
+            status.signal = info.si_status;
+        }
+    }
+    errno = saved;
+    return status;
+}
+
+bool yk_process_follow(int parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* Had it died before the call above, no signal would ever come. */
+    return getppid() == parent;
+}
+
+void yk_signals_reset(bool ignore_interrupt)
+{
+    for (int i = 1; i < NSIG; i++) {
+        struct sigaction action;
+        if (sigaction(i, NULL, &action) == 0 && action.sa_handler != SIG_IGN &&
+            action.sa_handler != SIG_DFL) {
+            action = (struct sigaction){.sa_handler = SIG_DFL};
+            sigaction(i, &action, NULL);
+        }
+    }
+    if (ignore_interrupt) {
+        const struct sigaction ignore = {.sa_handler = SIG_IGN};
+        sigaction(SIGINT, &ignore, NULL);
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
+}
+
+_Static_assert(sizeof(sigset_t) <= sizeof(struct yk_signal_mask), "room for a signal mask");
+
+void yk_signals_block(struct yk_signal_mask *saved)
+{
+    sigset_t all;
+    sigset_t old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    memcpy(saved, &old, sizeof old);
+}
+
+void yk_signals_restore(const struct yk_signal_mask *saved)
+{
+    sigset_t old;
+    memcpy(&old, saved, sizeof old);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void yk_interrupt_default(void)
+{
+    const struct sigaction normal = {.sa_handler = SIG_DFL};
+    sigaction(SIGINT, &normal, NULL);
+}
+
+int yk_signal_kill(void)
+{
+    return SIGKILL;
+}
+
+int yk_signal_interrupt(void)
+{
+    return SIGINT;
+}
+
+void yk_process_name(const char *name)
+{
+    prctl(PR_SET_NAME, name);
+}
+
+/* The kernel should end a worker, whose task we can name, before it ends the program. */
+void yk_process_oom_raise(void)
+{
+    const int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        return;
+    }
+    char text[16] = {0};
+    if (read(fd, text, sizeof text - 1) > 0) {
+        const long now = strtol(text, NULL, 10);
+        const long raised = now + OOM_STEP < OOM_MAX ? now + OOM_STEP : OOM_MAX;
+        const int length = snprintf(text, sizeof text, "%ld", raised);
+        (void)!pwrite(fd, text, (size_t)length, 0);
+    }
+    close(fd);
+}
+
+void yk_process_exit(int code)
+{
+    _exit(code);
+}
+
+void yk_stdio_forget(void)
+{
+    __fpurge(stdout);
+    __fpurge(stderr);
+}
+
+static void flush_if_free(FILE *stream)
+{
+    /* The check first: a flush of nothing would still take the lock, for every task. */
+    if (__fpending(stream) > 0 && ftrylockfile(stream) == 0) {
+        fflush_unlocked(stream);
+        funlockfile(stream);
+    }
+}
+
+void yk_stdio_flush(void)
+{
+    const int saved = errno;
+    flush_if_free(stdout);
+    flush_if_free(stderr);
+    errno = saved;
+}
+
+static void exit_now(int status, void *unused)
+{
+    (void)unused;
+    yk_stdio_flush();
+    _exit(status);
+}
+
+void yk_exit_immediately(void)
+{
+    /* Handlers run last first, so this one runs before any the program registered. */
+    on_exit(exit_now, NULL);
+}
+
+void yk_random_reseed(void)
+{
+    unsigned seed = 0;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != (ssize_t)sizeof seed) {
+        seed = (unsigned)getpid() ^ (unsigned)yk_clock_ns();
+    }
+    srandom(seed);
+    srand48((long)seed);
+}

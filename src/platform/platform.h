@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT
+ * platform.h - the seam: every system call Yoke makes, one function each.
+ *
+ * Idea: the rest of the library sees no OS header, so fault injection, kill tests and, later, a
+ * deterministic scheduler stand in for this one layer. Errors are -errno; errno itself is left
+ * as it was.   Room: platform.
+ */
+#ifndef YK_PLATFORM_H
+#define YK_PLATFORM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/base.h"
+
+/* --- clock.c ------------------------------------------------------------------------------- */
+
+int64_t yk_clock_ns(void);
+
+/* That long after `from`, at most YOKE_FOREVER. */
+static inline int64_t yk_after(int64_t from_ns, int64_t ns)
+{
+    return ns < YOKE_FOREVER - from_ns ? from_ns + ns : YOKE_FOREVER;
+}
+
+/* --- futex.c ------------------------------------------------------------------------------- */
+
+enum yk_scope { YK_PRIVATE, YK_SHARED }; /* threads of one process; or any process */
+
+/* Sleep while *word == expected, until until_ns (absolute, YOKE_FOREVER: no limit).
+ * 0 (woken, maybe for nothing), -EAGAIN (*word differs), -ETIMEDOUT, -EINTR. */
+int yk_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t until_ns, enum yk_scope scope);
+void yk_futex_wake(_Atomic uint32_t *word, int count, enum yk_scope scope);
+
+/* A hint to the CPU that this is a spin loop. */
+static inline void yk_cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* --- cpu.c --------------------------------------------------------------------------------- */
+
+/* CPUs by affinity, then cut by the cgroup quota found below root ("" for the real one). */
+unsigned yk_cpu_count(const char *root);
+/* Bytes this program may still use: MemAvailable, cut by the cgroup's limit. */
+size_t yk_memory_available(const char *root);
+
+/* --- memory.c ------------------------------------------------------------------------------ */
+
+size_t yk_page_bytes(void);
+/* RLIMIT_AS, or SIZE_MAX. */
+size_t yk_address_space_limit(void);
+
+/* A private zeroed mapping. */
+int yk_map_private(size_t bytes, void **start);
+/* A nameless shared memory object of bytes, mapped where the kernel likes, not in core dumps.
+ * The object cannot be resized, so no access inside the mapping can fault for its size. */
+int yk_map_shared(size_t bytes, void **start);
+void yk_unmap(void *start, size_t bytes);
+
+/* A small zeroed area that is zero again in every child made by fork, so state in it is never
+ * mistaken for the child's own. One area per number; lives as long as the process. */
+enum yk_local { YK_LOCAL_ROLE, YK_LOCAL_HEAP, YK_LOCAL_KEEPER, YK_LOCAL_SEED, YK_LOCAL_COUNT };
+#define YK_LOCAL_BYTES 1024
+void *yk_process_local(enum yk_local which);
+
+/* A number that no parent or child of this process has; never 0. What carries another one was
+ * made before a fork and is not ours. */
+uint64_t yk_process_generation(void);
+/* This process is a copy made by Yoke to run tasks. */
+void yk_worker_role_set(void);
+bool yk_worker_role(void);
+
+/* --- file.c -------------------------------------------------------------------------------- */
+
+void yk_fd_close(int fd);
+/* Close all descriptors but 0, 1, 2 and keep[0..count). */
+int yk_fd_close_others(const int *keep, size_t count);
+bool yk_fd_is_open(int fd);
+
+int yk_eventfd_create(int *fd);
+void yk_eventfd_signal(int fd);
+void yk_eventfd_drain(int fd);
+
+int yk_epoll_create(int *fd);
+int yk_epoll_add(int epoll, int fd, void *tag);
+void yk_epoll_remove(int epoll, int fd);
+/* Wait for events; fills tags[0..max). Returns how many, or -errno (-EINTR too). */
+int yk_epoll_wait(int epoll, void **tags, int max, int64_t until_ns);
+
+/* --- thread.c ------------------------------------------------------------------------------ */
+
+struct yk_thread_setup {
+    const char *name;   /* or NULL */
+    size_t stack_bytes; /* 0: default */
+    const int *cpus;    /* or NULL */
+    size_t cpu_count;
+};
+
+typedef struct yk_thread_id {
+    unsigned long handle;
+} yk_thread_id;
+
+/* Start a thread with all signals blocked. Each must be joined once. */
+int yk_thread_start(const struct yk_thread_setup *setup, void (*fn)(void *), void *arg,
+                    yk_thread_id *thread);
+void yk_thread_join(yk_thread_id thread);
+void yk_thread_detach(yk_thread_id thread);
+void yk_thread_yield(void);
+/* The threads of this process, or a large number when that cannot be known. */
+unsigned yk_thread_count(void);
+/* As deep a stack as the main thread's. */
+size_t yk_stack_bytes_default(void);
+
+/* --- process.c ----------------------------------------------------------------------------- */
+
+int yk_process_self(void);
+int yk_process_parent(void);
+
+/* A copy of the calling process, with glibc's fork(): right beside other threads, its exit
+ * signal is SIGCHLD. The child's pid, 0 in the child, or -errno. */
+int yk_fork(void);
+/* The same by a bare clone with no exit signal: wait() of the program does not see the child.
+ * Only when no other thread can hold a lock of libc. -ENOSYS where the thread's own data cannot
+ * be put right (a sibling is made all the same; robust mutexes do not work in it then). With
+ * sibling true the child's parent is the caller's parent, and its exit signal is the caller's. */
+int yk_clone_quiet(bool sibling);
+
+/* A descriptor that becomes readable when the process ends; -ESRCH when it is not our child or
+ * has gone. */
+int yk_pidfd_open(int pid, int *pidfd);
+int yk_pidfd_signal(int pidfd, int signal);
+/* True once the process has ended (zombie or gone). */
+bool yk_pidfd_ended(int pidfd, int64_t until_ns);
+/* Wait for the end: 0, -EINTR, -ETIMEDOUT; does not reap. */
+int yk_pidfd_wait(int pidfd, int64_t until_ns);
+
+struct yk_exit_status {
+    int code;   /* or -1 */
+    int signal; /* or 0; code -1 and signal 0: somebody else took the status */
+};
+/* Reap an ended child. */
+struct yk_exit_status yk_pidfd_reap(int pidfd);
+
+/* In a new child: die when the thread that made us dies, unless it has already. False: it has.
+ * parent is the pid of the program. */
+bool yk_process_follow(int parent);
+/* In a new child: default actions, nothing blocked, ignored ones stay ignored. */
+void yk_signals_reset(bool ignore_interrupt);
+void yk_interrupt_default(void);
+int yk_signal_kill(void);
+int yk_signal_interrupt(void);
+/* Block all signals in this thread; *saved (128 bytes) gets the old mask. */
+struct yk_signal_mask {
+    unsigned long words[16];
+};
+void yk_signals_block(struct yk_signal_mask *saved);
+void yk_signals_restore(const struct yk_signal_mask *saved);
+
+void yk_process_name(const char *name);
+void yk_process_oom_raise(void);
+YK_NORETURN void yk_process_exit(int code);
+/* Drop what the parent had printed but not flushed, so that it is not printed twice. */
+void yk_stdio_forget(void);
+/* Flush stdout and stderr, unless another thread holds them. */
+void yk_stdio_flush(void);
+/* From now on exit() ends this process at once: no atexit handler registered before runs. */
+void yk_exit_immediately(void);
+/* New random state for rand, random, drand48. */
+void yk_random_reseed(void);
+
+/* --- image.c ------------------------------------------------------------------------------- */
+
+/* The loaded modules' code, as of one moment. */
+struct yk_code_range {
+    uintptr_t start, end;
+    uint64_t identity; /* of the module that holds it */
+};
+/* Fill ranges[0..max); returns how many there are. */
+size_t yk_code_ranges(struct yk_code_range *ranges, size_t max);
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+ * claim.c - claiming and completing tasks, and waking workers.   Room: pool.
+ *
+ * Argument. A claim is one CAS, so a slot has one owner, and a claimer that dies before it has
+ * left no trace, after it is the owner. head moves only past what cannot be READY any more, see
+ * table.h. Sleep and wake are Dekker's pattern twice, each side writes its own word and then
+ * reads the other's, all seq_cst:
+ *   worker:  sleepers bit, then tail            submitter: tail, then sleepers bits
+ *   worker:  word (DONE), then notify           waiter:    notify, then word
+ * so at least one of the two sees the other, and no wake is lost.
+ */
+#include "pool/table.h"
+
+static uint64_t load_word(struct yk_slot *slot)
+{
+    /* SYNC(slot-word) acquire: READY: sees what the submitter filled in. */
+    return atomic_load_explicit(&slot->word, memory_order_acquire);
+}
+
+static bool claim(struct yk_slot *slot, uint64_t seen, uint32_t owner, uint64_t *word)
+{
+    const uint64_t mine = yk_word(yk_word_ticket(seen), owner, YK_CLAIMED);
+    /* SYNC(slot-word) acquire: sees what the submitter filled in. */
+    if (!atomic_compare_exchange_strong_explicit(&slot->word, &seen, mine, memory_order_acquire,
+                                                 memory_order_relaxed)) {
+        return false;
+    }
+    *word = mine;
+    return true;
+}
+
+static void advance_head(struct yk_ctl *ctl, uint64_t from)
+{
+    /* relaxed: a hint; the slots themselves are looked at with acquire. */
+    atomic_compare_exchange_strong_explicit(&ctl->head, &from, from + 1, memory_order_relaxed,
+                                            memory_order_relaxed);
+}
+
+static uint64_t load_head(struct yk_ctl *ctl)
+{
+    /* relaxed: a hint; the slots themselves are looked at with acquire. */
+    return atomic_load_explicit(&ctl->head, memory_order_relaxed);
+}
+
+static uint64_t load_tail(struct yk_ctl *ctl)
+{
+    /* SYNC(tail) seq_cst: after our sleepers bit, see above; slots below it are published. */
+    return atomic_load_explicit(&ctl->tail, memory_order_seq_cst);
+}
+
+struct yk_slot *yk_table_claim(struct yk_ctl *ctl, uint32_t owner, uint64_t *word)
+{
+    for (;;) {
+        const uint64_t head = load_head(ctl);
+        struct yk_slot *const slot = &ctl->slots[head % YK_TABLE_SLOTS];
+        uint64_t seen = load_word(slot);
+        if (yk_word_phase(seen) != YK_READY) {
+            if ((int64_t)(load_tail(ctl) - head) <= 0) {
+                return NULL;
+            }
+            /* Only what is not READY now, after tail was seen beyond it, may be passed. */
+            seen = load_word(slot);
+        }
+        if (yk_word_phase(seen) == YK_READY && claim(slot, seen, owner, word)) {
+            advance_head(ctl, head);
+            return slot;
+        }
+        if (yk_word_phase(seen) != YK_READY) {
+            advance_head(ctl, head);
+        }
+    }
+}
+
+bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, uint64_t *word)
+{
+    return claim(slot, yk_word(ticket, 0, YK_READY), owner, word);
+}
+
+bool yk_table_looks_empty(struct yk_ctl *ctl)
+{
+    const uint64_t head = load_head(ctl);
+    return yk_word_phase(load_word(&ctl->slots[head % YK_TABLE_SLOTS])) != YK_READY &&
+           (int64_t)(load_tail(ctl) - head) <= 0;
+}
+
+void yk_table_announce(struct yk_ctl *ctl)
+{
+    /* SYNC(event) release: who sees the count sees what it counts. */
+    atomic_fetch_add_explicit(&ctl->event, 1, memory_order_release);
+    yk_futex_wake(&ctl->event, INT32_MAX, ctl->scope);
+}
+
+bool yk_table_complete(struct yk_ctl *ctl, struct yk_slot *slot, uint64_t claimed)
+{
+    const uint64_t done = yk_word(yk_word_ticket(claimed), yk_word_owner(claimed), YK_DONE);
+    /* SYNC(slot-word) seq_cst: publishes the answer; before notify is read, see above. */
+    if (!atomic_compare_exchange_strong_explicit(&slot->word, &claimed, done, memory_order_seq_cst,
+                                                 memory_order_relaxed)) {
+        return false;
+    }
+    /* SYNC(notify) seq_cst: after the word. The slot may be in use again by now: then a wake that
+     * nobody needs is all that can come of it. */
+    if (atomic_load_explicit(&slot->notify, memory_order_seq_cst) != 0) {
+        yk_table_announce(ctl);
+    }
+    return true;
+}
+
+bool yk_table_wake_one(struct yk_ctl *ctl)
+{
+    for (size_t i = 0; i <= ctl->line_count / 64; i++) {
+        /* SYNC(sleepers) seq_cst: after tail was written, see above. */
+        uint64_t bits = atomic_load_explicit(&ctl->sleepers[i], memory_order_seq_cst);
+        while (bits != 0) {
+            const unsigned bit = yk_lowest_bit(bits);
+            const size_t index = i * 64 + bit;
+            bits &= bits - 1;
+            /* SYNC(sleepers) seq_cst: who clears the bit is the one who wakes. */
+            const uint64_t before =
+                atomic_fetch_and_explicit(&ctl->sleepers[i], ~(1ULL << bit), memory_order_seq_cst);
+            if ((before >> bit & 1) == 0 || index >= ctl->line_count) {
+                continue;
+            }
+            struct yk_line *const line = &ctl->lines[index];
+            /* relaxed: only the futex compares it; the worker looks at everything anew. */
+            atomic_store_explicit(&line->wake, 0, memory_order_relaxed);
+            yk_futex_wake(&line->wake, 1, ctl->scope);
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: MIT
+ * pool.c - making a pool, ending it, asking how it is.   Room: pool.
+ *
+ * A pool is a table (table.h), the program's side of it (dispatch.c) and an engine that keeps
+ * workers alive (threads.c, processes.c). The struct outlives yoke_pool_destroy until the last
+ * job is released.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "memory/heap.h"
+#include "pool/pool_private.h"
+#include <yoke/memory.h>
+
+#define SPINS_FREE 4000  /* a core is free for who looks */
+#define SPINS_CROWDED 20 /* looking takes the core from who works */
+#define THREAD_IDLE_NS 1000000000LL
+#define STOP_NS 100000000LL /* for threads to notice that they should stop */
+
+int yk_pool_check(const struct yoke_pool *pool)
+{
+    if (pool == NULL) {
+        return -EINVAL;
+    }
+    if (yk_worker_role()) {
+        return YOKE_ENESTED;
+    }
+    return pool->generation == yk_process_generation() ? 0 : -ECHILD;
+}
+
+int yk_options_read(yoke_options *out, const yoke_options *options)
+{
+    const int rc = yk_settings_read(out, sizeof *out, options);
+    if (rc != 0) {
+        return rc;
+    }
+    const bool sound = out->timeout_ns >= 0 && out->context_bytes <= PTRDIFF_MAX &&
+                       (out->context != NULL || out->context_bytes == 0);
+    return sound ? 0 : -EINVAL;
+}
+
+void *yk_pool_alloc(struct yoke_pool *pool, size_t bytes)
+{
+    return pool->kind == YOKE_PROCESSES ? yk_heap_alloc(bytes) : malloc(bytes);
+}
+
+void yk_pool_free(struct yoke_pool *pool, void *block)
+{
+    if (pool->kind == YOKE_PROCESSES) {
+        yk_heap_free(block);
+    } else {
+        free(block);
+    }
+}
+
+int yk_pool_holds(struct yoke_pool *pool, uintptr_t fn)
+{
+    if (pool->kind != YOKE_PROCESSES) {
+        return 0;
+    }
+    _Atomic uintptr_t *const known = &pool->known_fns[(fn >> 4) % YK_COUNT_OF(pool->known_fns)];
+    /* relaxed: the address is all there is to see. */
+    if (atomic_load_explicit(known, memory_order_relaxed) == fn) {
+        return 0;
+    }
+    const int rc = yk_template_holds(pool->template, fn);
+    if (rc == 0) {
+        /* relaxed: the address is all there is to see. */
+        atomic_store_explicit(known, fn, memory_order_relaxed);
+    }
+    return rc;
+}
+
+/* --- create --------------------------------------------------------------------------------- */
+
+static int check_keep_fds(const yoke_pool_config *config)
+{
+    if ((config->keep_fds == NULL) != (config->keep_fd_count == 0)) {
+        return -EINVAL;
+    }
+    if (config->keep_fd_count != 0 &&
+        (config->kind != YOKE_PROCESSES || config->image == YOKE_SEED)) {
+        return -EINVAL;
+    }
+    for (size_t i = 0; i < config->keep_fd_count; i++) {
+        if (!yk_fd_is_open(config->keep_fds[i])) {
+            return -EBADF;
+        }
+    }
+    return 0;
+}
+
+static int check_processes(const yoke_pool_config *config)
+{
+    if (config->kind != YOKE_PROCESSES) {
+        return config->image != YOKE_SNAPSHOT ? -EINVAL : 0;
+    }
+    if (yk_worker_role()) {
+        return YOKE_ENESTED;
+    }
+    if (config->workers_max != config->workers ||
+        (config->image != YOKE_SNAPSHOT && config->image != YOKE_SEED)) {
+        return -EINVAL;
+    }
+    return config->image == YOKE_SEED && yk_seed() == NULL ? -ESRCH : 0;
+}
+
+/* Fill in the defaults; refuse what makes no sense. */
+static int complete_config(yoke_pool_config *config)
+{
+    if (config->kind == 0) {
+        config->kind = YOKE_THREADS;
+    }
+    if (config->kind < YOKE_SERIAL || config->kind > YOKE_PROCESSES) {
+        return -EINVAL;
+    }
+    if (config->workers == 0) {
+        config->workers = (unsigned)yk_min(yoke_cpu_count(), YK_WORKERS_MAX);
+        if (config->kind == YOKE_THREADS && config->workers_max != 0) {
+            config->workers = (unsigned)yk_min(config->workers, config->workers_max);
+        }
+    }
+    if (config->workers_max == 0) {
+        config->workers_max = config->workers;
+    }
+    if (config->workers > config->workers_max || config->workers_max > YK_WORKERS_MAX) {
+        return -EINVAL;
+    }
+    const int rc = check_processes(config);
+    return rc != 0 ? rc : check_keep_fds(config);
+}
+
+static size_t ctl_bytes(size_t lines)
+{
+    return sizeof(struct yk_ctl) + YK_TABLE_SLOTS * sizeof(struct yk_slot) +
+           lines * sizeof(struct yk_line);
+}
+
+static int make_ctl(struct yoke_pool *pool, uint32_t lines)
+{
+    const size_t bytes = ctl_bytes(lines);
+    void *block = NULL;
+    if (pool->kind == YOKE_PROCESSES) {
+        /* Large enough to be aligned to a page. */
+        block = yk_heap_alloc(bytes);
+    } else if (yk_map_private(bytes, &block) != 0) {
+        block = NULL;
+    }
+    if (block == NULL) {
+        return -ENOMEM;
+    }
+    memset(block, 0, bytes);
+    struct yk_ctl *const ctl = block;
+    ctl->slots = (struct yk_slot *)(ctl + 1);
+    ctl->lines = (struct yk_line *)(ctl->slots + YK_TABLE_SLOTS);
+    ctl->line_count = lines;
+    ctl->processes = pool->kind == YOKE_PROCESSES;
+    ctl->scope = ctl->processes ? YK_SHARED : YK_PRIVATE;
+    ctl->keep = pool->config.workers;
+    ctl->idle_ns = THREAD_IDLE_NS;
+    ctl->hooks = pool->hooks;
+    ctl->worker_init = pool->config.worker_init;
+    ctl->user = pool->config.user;
+    /* With a core for each worker and one for the caller, looking beats sleeping. */
+    const bool room = pool->config.workers_max < yoke_cpu_count();
+    ctl->spins = room ? SPINS_FREE : SPINS_CROWDED;
+    pool->waiter_spins = room ? SPINS_FREE : 0;
+    pool->ctl = ctl;
+    pool->ctl_bytes = bytes;
+    return 0;
+}
+
+static void free_ctl(struct yoke_pool *pool)
+{
+    if (pool->ctl == NULL) {
+        return;
+    }
+    if (pool->kind == YOKE_PROCESSES) {
+        yk_heap_free(pool->ctl);
+    } else {
+        yk_unmap(pool->ctl, pool->ctl_bytes);
+    }
+    pool->ctl = NULL;
+}
+
+static int start_engine(struct yoke_pool *pool)
+{
+    const uint32_t spare = pool->kind == YOKE_PROCESSES ? 1 : 0;
+    const uint32_t lines = pool->config.workers_max + spare;
+    pool->members = calloc(lines, sizeof *pool->members);
+    if (pool->members == NULL) {
+        return -ENOMEM;
+    }
+    const int rc = make_ctl(pool, lines);
+    if (rc != 0) {
+        return rc;
+    }
+    return pool->kind == YOKE_PROCESSES ? yk_processes_start(pool) : yk_threads_start(pool);
+}
+
+static int prepare(const yoke_pool_config *config, yoke_pool_config *settings, yoke_hooks *hooks)
+{
+    int rc = yk_settings_read(settings, sizeof *settings, config);
+    rc = rc == 0 ? complete_config(settings) : rc;
+    rc = rc == 0 ? yk_settings_read(hooks, sizeof *hooks, settings->hooks) : rc;
+    if (rc == 0 && settings->kind == YOKE_PROCESSES) {
+        rc = yk_heap_open();
+    }
+    if (rc == 0 && settings->heap_max_bytes != 0) {
+        rc = yoke_heap_limit(settings->heap_max_bytes);
+    }
+    return rc;
+}
+
+int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
+{
+    yoke_pool_config settings;
+    yoke_hooks hooks;
+    if (pool == NULL) {
+        return -EINVAL;
+    }
+    int rc = prepare(config, &settings, &hooks);
+    if (rc != 0) {
+        return rc;
+    }
+    struct yoke_pool *const made = calloc(1, sizeof *made);
+    if (made == NULL) {
+        return -ENOMEM;
+    }
+    made->generation = yk_process_generation();
+    made->kind = settings.kind;
+    made->config = settings;
+    made->hooks = hooks;
+    made->refs = 1;
+    made->backlog_end = &made->backlog;
+    rc = made->kind == YOKE_SERIAL ? 0 : start_engine(made);
+    if (rc != 0) {
+        free_ctl(made);
+        free(made->members);
+        free(made);
+        return rc;
+    }
+    *pool = made;
+    return 0;
+}
+
+/* --- destroy -------------------------------------------------------------------------------- */
+
+void yk_pool_unref(struct yoke_pool *pool)
+{
+    yk_mutex_lock(&pool->lock);
+    const bool last = --pool->refs == 0;
+    yk_mutex_unlock(&pool->lock);
+    if (last) {
+        free(pool);
+    }
+}
+
+static bool drained_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    yk_pool_collect_all_locked(pool);
+    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+        if (pool->units[i] != NULL && yk_unit_notify_locked(pool, pool->units[i])) {
+            yk_unit_poll_locked(pool, pool->units[i]);
+        }
+    }
+    return pool->in_flight == 0;
+}
+
+/* Wait until no task is under way; false: there still are at until_ns. */
+static bool drain(struct yoke_pool *pool, int64_t until_ns)
+{
+    for (;;) {
+        const uint32_t event = yk_pool_event(pool);
+        yk_mutex_lock(&pool->lock);
+        const bool over = drained_locked(pool);
+        yk_mutex_unlock(&pool->lock);
+        if (over) {
+            return true;
+        }
+        if (yk_clock_ns() >= until_ns) {
+            return false;
+        }
+        (void)yk_pool_await(pool, event, until_ns);
+    }
+}
+
+/* Nothing begins any more; what runs is told, or killed. */
+static void stop_work(struct yoke_pool *pool)
+{
+    yk_mutex_lock(&pool->lock);
+    pool->stopping = true;
+    yk_pool_revoke_all_locked(pool);
+    if (pool->kind == YOKE_PROCESSES) {
+        yk_processes_kill_all_locked(pool);
+    }
+    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+        if (pool->units[i] != NULL) {
+            yk_unit_cancel_locked(pool, pool->units[i]);
+        }
+    }
+    yk_mutex_unlock(&pool->lock);
+}
+
+static int end_work(struct yoke_pool *pool, int64_t until_ns)
+{
+    if (drain(pool, until_ns)) {
+        return 0;
+    }
+    stop_work(pool);
+    const bool threads = pool->kind == YOKE_THREADS;
+    return drain(pool, threads ? yk_clock_ns() + STOP_NS : YOKE_FOREVER) ? -ETIMEDOUT : -EBUSY;
+}
+
+int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
+{
+    int rc = yk_pool_check(pool);
+    if (rc != 0) {
+        return rc;
+    }
+    const struct yoke_task *const task = yk_task_own();
+    if (pool->ctl != NULL && task != NULL && task->worker != NULL &&
+        task->worker->ctl == pool->ctl) {
+        return -EDEADLK;
+    }
+    if (pool->kind != YOKE_SERIAL) {
+        yk_mutex_lock(&pool->lock);
+        pool->closed = pool->closed != 0 ? pool->closed : YOKE_ECLOSED;
+        yk_mutex_unlock(&pool->lock);
+        rc = end_work(pool, until_ns);
+        if (rc == -EBUSY) {
+            return rc;
+        }
+        if (pool->kind == YOKE_PROCESSES) {
+            yk_processes_stop(pool);
+        } else if (!yk_threads_stop(pool, yk_clock_ns() + STOP_NS)) {
+            return -EBUSY;
+        }
+    }
+    free_ctl(pool);
+    free(pool->members);
+    yk_pool_unref(pool);
+    return rc;
+}
+
+/* --- asking --------------------------------------------------------------------------------- */
+
+int yoke_pool_stats_get(yoke_pool *pool, yoke_pool_stats *stats)
+{
+    yoke_pool_stats out;
+    int rc = stats == NULL ? -EINVAL : yk_pool_check(pool);
+    rc = rc == 0 ? yk_settings_read(&out, sizeof out, stats) : rc;
+    if (rc != 0) {
+        return rc;
+    }
+    const size_t given = out.size;
+    yk_mutex_lock(&pool->lock);
+    out = (yoke_pool_stats){
+        .size = given,
+        .kind = pool->kind,
+        .workers = pool->active,
+        .spares = pool->alive - pool->active,
+        .in_flight = pool->in_flight,
+        .tasks = pool->tasks,
+        .started = pool->started,
+        .died = pool->died,
+    };
+    yk_mutex_unlock(&pool->lock);
+    memcpy(stats, &out, yk_min(given, sizeof out));
+    return 0;
+}
+
+int yoke_pool_worker_ids(yoke_pool *pool, int *pids, size_t capacity)
+{
+    const int rc = pids == NULL && capacity != 0 ? -EINVAL : yk_pool_check(pool);
+    if (rc != 0) {
+        return rc;
+    }
+    int count = 0;
+    yk_mutex_lock(&pool->lock);
+    for (uint32_t i = 0; pool->kind == YOKE_PROCESSES && i < pool->ctl->line_count; i++) {
+        const struct yk_member *const member = &pool->members[i];
+        if (!member->alive || !member->active) {
+            continue;
+        }
+        if ((size_t)count < capacity) {
+            pids[count] = member->pid;
+        }
+        count++;
+    }
+    yk_mutex_unlock(&pool->lock);
+    return count;
+}

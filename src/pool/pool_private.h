@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT
+ * pool_private.h - a pool, as the program's side sees it.
+ *
+ * Idea: a *unit* is one slot's worth of work. While it is in the table its slot's word tells how
+ * it stands; what the program needs to believe it (ticket, sizes, who asked) is kept here, out of
+ * the workers' reach. Units are moved by whoever holds the pool's lock: submitters, waiters, and
+ * on process pools the keeper.   Room: pool.
+ */
+#ifndef YK_POOL_PRIVATE_H
+#define YK_POOL_PRIVATE_H
+
+#include "pool/table.h"
+#include "pool/worker.h"
+#include "process/keeper.h"
+#include "process/template.h"
+#include "sync/mutex.h"
+#include "sync/waiting.h"
+
+#define YK_NO_SLOT UINT32_MAX
+
+enum yk_unit_state {
+    YK_UNIT_IDLE,    /* nowhere */
+    YK_UNIT_BACKLOG, /* waits for a slot */
+    YK_UNIT_TABLE,   /* in slot `slot` */
+    YK_UNIT_HELPED,  /* run by a waiter that found no slot for it */
+    YK_UNIT_ENDED    /* answered; its owner may read it */
+};
+
+/* What the worker left, copied out of its reach. */
+struct yk_answer {
+    yoke_outcome outcome; /* kind, code, signal; attempts and item are the owner's to fill in */
+    uint32_t progress;    /* below YK_PROGRESS_DOOMED */
+    bool died;            /* its worker died; else it is DONE */
+    void *result;         /* a call's block, or NULL */
+    size_t result_bytes;
+    unsigned char data[YK_INLINE_OUT_MAX]; /* an inline call's out */
+};
+
+struct yk_unit {
+    /* the owner's, before publishing */
+    void (*fill)(struct yk_unit *unit, struct yk_slot *slot);
+    /* under the pool's lock, once the answer is there; true: publish it again */
+    bool (*ended)(struct yk_unit *unit, const struct yk_answer *answer);
+    bool by_item;                /* a map: the kill is meant for one item */
+    int64_t timeout_ns;          /* 0: none */
+    _Atomic int64_t *started_ns; /* where the worker notes it; NULL without a timeout */
+    /* under the pool's lock */
+    enum yk_unit_state state;
+    struct yk_unit *next; /* in the backlog */
+    uint32_t ticket;
+    int verdict;           /* what the kill of its worker will mean; 0: YOKE_CRASHED */
+    _Atomic uint32_t slot; /* also read without the lock, as a hint of where to look */
+};
+
+/* A worker, as the program knows it. */
+struct yk_member {
+    /* under lock */
+    bool alive;
+    bool active; /* counts as a worker; else the spare */
+    uint32_t owner;
+    /* processes: the keeper's */
+    int pid;
+    int pidfd; /* under lock too */
+    struct yk_watch watch;
+    struct yoke_pool *pool;
+    /* threads */
+    yk_thread_id thread;
+    bool joinable; /* under lock: ended or running, to be joined */
+    struct yoke_worker worker;
+};
+
+struct yoke_pool {
+    /* read-only after create */
+    uint64_t generation;
+    int kind;
+    yoke_pool_config config;
+    yoke_hooks hooks;
+    struct yk_ctl *ctl;
+    size_t ctl_bytes;
+    uint32_t waiter_spins;
+    yk_mutex lock; /* order: pool, then heap */
+    /* under lock */
+    struct yk_unit *units[YK_TABLE_SLOTS]; /* in the table; NULL: the slot is FREE */
+    uint64_t tail;
+    unsigned in_flight; /* units in the table or the backlog */
+    struct yk_unit *backlog;
+    struct yk_unit **backlog_end;
+    int closed;    /* takes no new work: 0, YOKE_ECLOSED or YOKE_EBROKEN */
+    bool stopping; /* nothing is started again */
+    uint64_t tasks;
+    uint64_t started;
+    uint64_t died;
+    unsigned alive;                 /* members that live, with the spare */
+    unsigned active;                /* workers */
+    unsigned barren;                /* deaths in a row that ended no task */
+    unsigned refs;                  /* the pool's owner, and each job */
+    struct yk_member *members;      /* ctl->line_count */
+    _Atomic uintptr_t known_fns[8]; /* found in the image before */
+    /* processes; the keeper's */
+    struct yk_template *template; /* own_template or the seed */
+    struct yk_template own_template;
+    struct yk_ticker ticker;
+    unsigned start_failures;      /* in a row */
+    _Atomic int64_t next_tick_ns; /* when the keeper looks up next; a hint for nudging it */
+};
+
+/* --- dispatch.c: units in and out of the table; all with the pool's lock held --------------- */
+
+/* Publish, or put in the backlog when there is no room. */
+void yk_unit_publish_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+bool yk_pool_has_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* Collect the unit if it is DONE. */
+void yk_unit_poll_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+void yk_pool_collect_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* Not begun yet: take it back, it ends as cancelled. True if so. */
+bool yk_unit_revoke_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+/* Ask for a wake when the unit is DONE. True if it is already. */
+bool yk_unit_notify_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+void yk_unit_cancel_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+uint32_t yk_unit_progress_locked(struct yoke_pool *pool, struct yk_unit *unit)
+    YK_REQUIRES(pool->lock);
+/* Its owner will be killed for what it runs at this progress, and cannot go on to anything else.
+ * The owner, or 0: it moved on. */
+uint32_t yk_unit_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress)
+    YK_REQUIRES(pool->lock);
+/* Everything `owner` held ends as died; what it did not start may go back. `noted` is the block it
+ * was about to make a result, or NULL. */
+void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_status status,
+                         void *noted) YK_REQUIRES(pool->lock);
+/* End every unit that has not begun as cancelled. */
+void yk_pool_revoke_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* Run the unit here if nobody has begun it; lock not held. True if it was run. */
+bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit);
+/* Sleep until something happened in the pool since `event` was read: 0, or as yk_wait. */
+int yk_pool_await(struct yoke_pool *pool, uint32_t event, int64_t until_ns);
+uint32_t yk_pool_event(struct yoke_pool *pool);
+/* How an item with this answer ended. */
+yoke_outcome yk_outcome_of(int32_t code);
+/* The slot's word says DONE; no lock needed, a hint. */
+bool yk_unit_looks_done(struct yoke_pool *pool, struct yk_unit *unit);
+
+/* --- pool.c --------------------------------------------------------------------------------- */
+
+/* 0, -EINVAL, -ECHILD; YOKE_ENESTED in a process worker. */
+int yk_pool_check(const struct yoke_pool *pool);
+void yk_pool_unref(struct yoke_pool *pool);
+/* Blocks that workers of this pool can see. */
+void *yk_pool_alloc(struct yoke_pool *pool, size_t bytes);
+void yk_pool_free(struct yoke_pool *pool, void *block);
+/* 0 or YOKE_EIMAGE. */
+int yk_pool_holds(struct yoke_pool *pool, uintptr_t fn);
+int yk_options_read(yoke_options *out, const yoke_options *options);
+
+/* Check what only a worker could have spoiled: the head, and words that fit nothing. */
+void yk_pool_audit_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+
+/* --- threads.c ------------------------------------------------------------------------------ */
+
+int yk_threads_start(struct yoke_pool *pool);
+/* After a publish: one more thread if all are busy and the pool may grow. */
+void yk_threads_grow_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* Tell all threads to end and join them; false: some have not ended at until_ns. */
+bool yk_threads_stop(struct yoke_pool *pool, int64_t until_ns);
+
+/* --- processes.c ---------------------------------------------------------------------------- */
+
+int yk_processes_start(struct yoke_pool *pool);
+/* All work is over: end the workers and the image. */
+void yk_processes_stop(struct yoke_pool *pool);
+/* Kill the worker that runs this unit; it will end with that verdict. False: it has ended. */
+bool yk_processes_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress,
+                              int verdict) YK_REQUIRES(pool->lock);
+/* Kill every worker; what they run ends as cancelled. */
+void yk_processes_kill_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* A unit with that timeout was published. */
+void yk_processes_timed(struct yoke_pool *pool, int64_t timeout_ns);
+
+/* --- watchdog.c: deadlines of tasks in processes -------------------------------------------- */
+
+/* Doom what is late; returns when to look again. */
+int64_t yk_watchdog_look_locked(struct yoke_pool *pool, int64_t now_ns) YK_REQUIRES(pool->lock);
+
+/* --- map.c, serial.c ------------------------------------------------------------------------ */
+
+/* A map, for or reduce as it was asked for. */
+struct yk_sweep {
+    struct yoke_pool *pool; /* not looked at by yk_serial_sweep */
+    yoke_fn *fn;            /* map */
+    yoke_range_fn *range_fn;
+    yoke_merge_fn *merge;
+    const unsigned char *in;
+    size_t in_bytes;
+    unsigned char *out;
+    size_t out_bytes;
+    void *accumulator;
+    size_t accumulator_bytes;
+    size_t count;
+    yoke_options options;
+};
+
+/* In the caller: on serial pools, and inside a process worker. */
+int yk_serial_sweep(const struct yk_sweep *sweep);
+
+#endif

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: MIT
+ * processes.c - the engine of process pools: start, watch, bury, replace.   Room: pool.
+ *
+ * A worker is a copy made by the template; the keeper hears of its death through its pidfd, takes
+ * in what it held (dispatch.c, heap.c), lets the warm spare step in and has a new spare made.
+ * Everything here that changes members runs on the keeper, under the pool's lock where others
+ * read it. A spare that fails to start is tried again; a pool whose workers keep dying without
+ * ending a task gives up, loudly: YOKE_EBROKEN.
+ */
+#include <errno.h>
+
+#include "memory/heap.h"
+#include "pool/pool_private.h"
+
+#define READY_SLICE_NS 20000000LL
+#define RETRY_NS 100000000LL
+#define START_FAILURES_MAX 50U
+#define BARREN_EXTRA 16U
+#define STOP_GRACE_NS 1000000000LL
+
+/* --- in the worker -------------------------------------------------------------------------- */
+
+static void worker_entry(void *arg)
+{
+    struct yk_line *const line = arg;
+    yk_image_begin("yoke-worker", line->owner);
+    struct yoke_worker worker = {
+        .ctl = line->ctl, .line = line, .owner = line->owner, .index = line->index};
+    yk_worker_live(&worker);
+    yk_stdio_flush();
+    yk_process_exit(0);
+}
+
+/* --- orders --------------------------------------------------------------------------------- */
+
+static enum yk_line_state state_of(struct yk_line *line)
+{
+    /* SYNC(line-state) acquire: the worker's init is over. */
+    return (enum yk_line_state)atomic_load_explicit(&line->state, memory_order_acquire);
+}
+
+static bool state_swap(struct yk_line *line, enum yk_line_state from, enum yk_line_state to)
+{
+    uint32_t seen = from;
+    /* SYNC(line-state) acq_rel: what was done before the order is seen by the worker. */
+    return atomic_compare_exchange_strong_explicit(&line->state, &seen, (uint32_t)to,
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+static void order_stop(struct yk_line *line)
+{
+    /* SYNC(line-state) release: what was done before the order is seen by the worker. */
+    atomic_store_explicit(&line->state, YK_LINE_STOP, memory_order_release);
+    yk_futex_wake(&line->state, 1, YK_SHARED);
+    /* relaxed: only the futex compares it; the worker looks at everything anew. */
+    atomic_store_explicit(&line->wake, 0, memory_order_relaxed);
+    yk_futex_wake(&line->wake, 1, YK_SHARED);
+}
+
+/* From now on it claims tasks, as soon as it is ready. */
+static void activate_locked(struct yoke_pool *pool, uint32_t index) YK_REQUIRES(pool->lock)
+{
+    struct yk_line *const line = &pool->ctl->lines[index];
+    pool->members[index].active = true;
+    pool->active++;
+    if (!state_swap(line, YK_LINE_STARTING, YK_LINE_STARTING_ACTIVE) &&
+        state_swap(line, YK_LINE_PARKED, YK_LINE_ACTIVE)) {
+        yk_futex_wake(&line->state, 1, YK_SHARED);
+    }
+}
+
+/* --- starting ------------------------------------------------------------------------------- */
+
+static int plant(struct yoke_pool *pool, bool caller_waits)
+{
+    const struct yk_image_setup setup = {
+        .keep_fds = pool->config.keep_fds,
+        .keep_fd_count = pool->config.keep_fd_count,
+        .before_fork = pool->hooks.before_fork,
+        .after_fork_parent = pool->hooks.after_fork_parent,
+        .user = pool->config.user,
+        .caller_waits = caller_waits,
+    };
+    const int rc = yk_template_plant(&pool->own_template, &setup);
+    if (rc == 0) {
+        pool->template = &pool->own_template;
+    }
+    return rc;
+}
+
+static int spawn(struct yoke_pool *pool, struct yk_line *line, int *pid, int *pidfd)
+{
+    int rc = yk_template_spawn(pool->template, worker_entry, line, pid, pidfd);
+    if (rc == -ESRCH) {
+        /* Somebody killed the template: the program as it is now becomes the image. */
+        if (pool->template == &pool->own_template) {
+            yk_template_uproot(&pool->own_template);
+        }
+        rc = plant(pool, false);
+        rc = rc == 0 ? yk_template_spawn(pool->template, worker_entry, line, pid, pidfd) : rc;
+    }
+    return rc;
+}
+
+/* Start a spare in this line. */
+static int start_member(struct yoke_pool *pool, uint32_t index)
+{
+    struct yk_member *const member = &pool->members[index];
+    struct yk_line *const line = &pool->ctl->lines[index];
+    memset(line, 0, sizeof *line);
+    line->ctl = pool->ctl;
+    line->index = index;
+    line->owner = yk_heap_new_owner();
+    atomic_init(&line->state, YK_LINE_STARTING);
+    int pid = -1;
+    int pidfd = -1;
+    const int rc = spawn(pool, line, &pid, &pidfd);
+    if (rc != 0) {
+        return rc;
+    }
+    if (pidfd < 0) {
+        return -ECHILD; /* dead, and reaped by the program, before we could look */
+    }
+    yk_mutex_lock(&pool->lock);
+    member->pool = pool;
+    member->owner = line->owner;
+    member->pid = pid;
+    member->pidfd = pidfd;
+    member->alive = true;
+    member->active = false;
+    pool->alive++;
+    pool->started++;
+    yk_mutex_unlock(&pool->lock);
+    return 0;
+}
+
+/* --- death ---------------------------------------------------------------------------------- */
+
+static void forget_sleeper(struct yoke_pool *pool, uint32_t index)
+{
+    _Atomic uint64_t *const word = &pool->ctl->sleepers[index / 64];
+    /* SYNC(sleepers) seq_cst: as the worker itself would have done. */
+    atomic_fetch_and_explicit(word, ~(1ULL << index % 64), memory_order_seq_cst);
+}
+
+/* A result block that had not reached its slot. */
+static void *noted(struct yk_line *line)
+{
+    /* SYNC(alloc-note) acquire: the worker is dead, this is the last it wrote. */
+    return atomic_load_explicit(&line->note, memory_order_acquire);
+}
+
+static void break_pool_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    pool->closed = YOKE_EBROKEN;
+    pool->stopping = true;
+    yk_pool_revoke_all_locked(pool);
+    yk_table_announce(pool->ctl);
+}
+
+static void promote_spare_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+        if (pool->active >= pool->config.workers) {
+            return;
+        }
+        if (pool->members[i].alive && !pool->members[i].active) {
+            activate_locked(pool, i);
+        }
+    }
+}
+
+static void bury_locked(struct yoke_pool *pool, struct yk_member *member) YK_REQUIRES(pool->lock)
+{
+    const uint32_t index = (uint32_t)(member - pool->members);
+    const struct yk_exit_status status = yk_pidfd_reap(member->pidfd);
+    yk_fd_close(member->pidfd);
+    member->pidfd = -1;
+    member->alive = false;
+    pool->alive--;
+    pool->active -= member->active;
+    member->active = false;
+    pool->died++;
+    forget_sleeper(pool, index);
+    yk_heap_recover(member->owner);
+    yk_pool_bury_locked(pool, member->owner, status, noted(&pool->ctl->lines[index]));
+    if (!pool->stopping) {
+        promote_spare_locked(pool);
+        if (pool->barren > 2 * pool->config.workers + BARREN_EXTRA) {
+            break_pool_locked(pool);
+        }
+    }
+}
+
+static void refill(struct yoke_pool *pool);
+
+/* On the keeper: a pidfd became readable. */
+static void on_death(void *arg)
+{
+    struct yk_member *const member = arg;
+    struct yoke_pool *const pool = member->pool;
+    yk_keeper_unwatch(&member->watch);
+    yk_mutex_lock(&pool->lock);
+    bury_locked(pool, member);
+    yk_mutex_unlock(&pool->lock);
+    refill(pool);
+}
+
+static int watch(struct yk_member *member)
+{
+    member->watch = (struct yk_watch){.fd = member->pidfd, .ready = on_death, .arg = member};
+    return yk_keeper_watch(&member->watch);
+}
+
+static void note_start_failure(struct yoke_pool *pool)
+{
+    pool->start_failures++;
+    yk_mutex_lock(&pool->lock);
+    if (pool->alive == 0 && pool->start_failures > START_FAILURES_MAX && pool->closed == 0) {
+        break_pool_locked(pool);
+    }
+    yk_mutex_unlock(&pool->lock);
+}
+
+/* Start what is missing. What cannot be started now, the ticker tries again. */
+static void refill(struct yoke_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->ctl->line_count && !pool->stopping; i++) {
+        struct yk_member *const member = &pool->members[i];
+        if (member->alive) {
+            continue;
+        }
+        int rc = start_member(pool, i);
+        if (rc == 0 && watch(member) != 0) {
+            rc = -ENOMEM;
+            yk_pidfd_signal(member->pidfd, yk_signal_kill());
+            (void)yk_pidfd_ended(member->pidfd, YOKE_FOREVER);
+            yk_mutex_lock(&pool->lock);
+            bury_locked(pool, member);
+            yk_mutex_unlock(&pool->lock);
+        }
+        if (rc != 0) {
+            note_start_failure(pool);
+            return;
+        }
+        pool->start_failures = 0;
+        yk_mutex_lock(&pool->lock);
+        promote_spare_locked(pool);
+        yk_mutex_unlock(&pool->lock);
+    }
+}
+
+/* --- the ticker: late tasks, missing workers ------------------------------------------------ */
+
+static bool is_complete(struct yoke_pool *pool)
+{
+    yk_mutex_lock(&pool->lock);
+    const bool complete = pool->stopping || pool->alive == pool->ctl->line_count;
+    yk_mutex_unlock(&pool->lock);
+    return complete;
+}
+
+static int64_t tick(void *arg, int64_t now_ns)
+{
+    struct yoke_pool *const pool = arg;
+    yk_mutex_lock(&pool->lock);
+    int64_t next = yk_watchdog_look_locked(pool, now_ns);
+    yk_mutex_unlock(&pool->lock);
+    if (!is_complete(pool)) {
+        refill(pool);
+        if (!is_complete(pool)) {
+            next = now_ns + RETRY_NS < next ? now_ns + RETRY_NS : next;
+        }
+    }
+    /* relaxed: a hint for who publishes a task with a deadline. */
+    atomic_store_explicit(&pool->next_tick_ns, next, memory_order_relaxed);
+    return next;
+}
+
+void yk_processes_timed(struct yoke_pool *pool, int64_t timeout_ns)
+{
+    const int64_t until = yk_after(yk_clock_ns(), timeout_ns);
+    /* relaxed: under the lock that the keeper takes to look at the tasks. */
+    if (until < atomic_load_explicit(&pool->next_tick_ns, memory_order_relaxed)) {
+        /* relaxed: as above. */
+        atomic_store_explicit(&pool->next_tick_ns, until, memory_order_relaxed);
+        yk_keeper_nudge();
+    }
+}
+
+static void kill_owner_locked(struct yoke_pool *pool, uint32_t owner) YK_REQUIRES(pool->lock)
+{
+    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+        if (pool->members[i].alive && pool->members[i].owner == owner) {
+            yk_pidfd_signal(pool->members[i].pidfd, yk_signal_kill());
+        }
+    }
+}
+
+bool yk_processes_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress,
+                              int verdict)
+{
+    const uint32_t owner = yk_unit_doom_locked(pool, unit, progress);
+    if (owner == 0) {
+        return false;
+    }
+    unit->verdict = verdict;
+    kill_owner_locked(pool, owner);
+    return true;
+}
+
+void yk_processes_kill_all_locked(struct yoke_pool *pool)
+{
+    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+        if (pool->units[i] != NULL && pool->units[i]->verdict == 0) {
+            pool->units[i]->verdict = YOKE_CANCELLED;
+        }
+    }
+    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+        if (pool->members[i].alive) {
+            yk_pidfd_signal(pool->members[i].pidfd, yk_signal_kill());
+        }
+    }
+}
+
+/* --- begin and end -------------------------------------------------------------------------- */
+
+/* On the keeper, while the creator waits. */
+static int start_all(void *arg)
+{
+    struct yoke_pool *const pool = arg;
+    int rc = 0;
+    if (pool->config.image == YOKE_SEED) {
+        pool->template = yk_seed();
+    } else {
+        rc = plant(pool, true);
+    }
+    for (uint32_t i = 0; i < pool->config.workers && rc == 0; i++) {
+        rc = start_member(pool, i);
+    }
+    return rc;
+}
+
+/* Wait until worker i is ready; YOKE_EINIT if it refused or died. */
+static int await_ready(struct yoke_pool *pool, uint32_t i)
+{
+    struct yk_line *const line = &pool->ctl->lines[i];
+    for (;;) {
+        const uint32_t event = yk_pool_event(pool);
+        const enum yk_line_state state = state_of(line);
+        if (state != YK_LINE_STARTING) {
+            return state == YK_LINE_PARKED ? 0 : YOKE_EINIT;
+        }
+        if (yk_pidfd_ended(pool->members[i].pidfd, 0)) {
+            return state_of(line) == YK_LINE_PARKED ? 0 : YOKE_EINIT;
+        }
+        (void)yk_futex_wait(&pool->ctl->event, event, yk_clock_ns() + READY_SLICE_NS, YK_SHARED);
+    }
+}
+
+/* On the keeper, once all are ready. */
+static int begin_watching(void *arg)
+{
+    struct yoke_pool *const pool = arg;
+    for (uint32_t i = 0; i < pool->config.workers; i++) {
+        const int rc = watch(&pool->members[i]);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    yk_mutex_lock(&pool->lock);
+    for (uint32_t i = 0; i < pool->config.workers; i++) {
+        activate_locked(pool, i);
+    }
+    yk_mutex_unlock(&pool->lock);
+    pool->ticker = (struct yk_ticker){.tick = tick, .arg = pool};
+    yk_keeper_add_ticker(&pool->ticker); /* its first tick makes the spare */
+    return 0;
+}
+
+/* On the keeper: deaths are ours to see from now on. */
+static int end_watching(void *arg)
+{
+    struct yoke_pool *const pool = arg;
+    yk_mutex_lock(&pool->lock);
+    pool->stopping = true;
+    yk_mutex_unlock(&pool->lock);
+    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+        struct yk_member *const member = &pool->members[i];
+        if (member->alive && member->watch.ready != NULL) {
+            yk_keeper_unwatch(&member->watch);
+        }
+    }
+    yk_keeper_remove_ticker(&pool->ticker);
+    return 0;
+}
+
+static void end_member(struct yk_member *member, int64_t until_ns)
+{
+    if (!yk_pidfd_ended(member->pidfd, until_ns)) {
+        yk_pidfd_signal(member->pidfd, yk_signal_kill());
+        (void)yk_pidfd_ended(member->pidfd, YOKE_FOREVER);
+    }
+    (void)yk_pidfd_reap(member->pidfd);
+    yk_fd_close(member->pidfd);
+    yk_heap_recover(member->owner);
+    member->alive = false;
+}
+
+void yk_processes_stop(struct yoke_pool *pool)
+{
+    (void)yk_keeper_call(end_watching, pool);
+    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+        if (pool->members[i].alive) {
+            order_stop(&pool->ctl->lines[i]);
+        }
+    }
+    const int64_t until = yk_clock_ns() + STOP_GRACE_NS;
+    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+        if (pool->members[i].alive) {
+            end_member(&pool->members[i], until);
+        }
+    }
+    yk_template_uproot(&pool->own_template);
+    yk_keeper_drop();
+}
+
+int yk_processes_start(struct yoke_pool *pool)
+{
+    int rc = yk_keeper_hold();
+    if (rc != 0) {
+        return rc;
+    }
+    /* relaxed: nobody else has the pool yet. */
+    atomic_store_explicit(&pool->next_tick_ns, YOKE_FOREVER, memory_order_relaxed);
+    rc = yk_keeper_call(start_all, pool);
+    for (uint32_t i = 0; i < pool->config.workers && rc == 0; i++) {
+        rc = await_ready(pool, i);
+    }
+    rc = rc == 0 ? yk_keeper_call(begin_watching, pool) : rc;
+    if (rc != 0) {
+        yk_processes_stop(pool);
+    }
+    return rc;
+}

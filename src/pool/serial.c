@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT
+ * serial.c - map, for and reduce in the caller.   Room: pool.
+ *
+ * Used by serial pools, where it is the oracle the other kinds are compared with, and inside a
+ * process worker, where nested calls run in place and the pool itself is not there to be read.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pool/pool_private.h"
+
+#define PROGRESS_STEPS 64
+
+static int64_t deadline_of(int64_t timeout_ns)
+{
+    return timeout_ns == 0 ? 0 : yk_after(yk_clock_ns(), timeout_ns);
+}
+
+static void note(const yoke_options *options, const yoke_outcome *outcome, int *rc)
+{
+    if (options->outcomes != NULL) {
+        options->outcomes[outcome->item] = *outcome;
+    }
+    if (outcome->kind != YOKE_OK && *rc == 0) {
+        *rc = YOKE_ETASK;
+        if (options->failure != NULL) {
+            *options->failure = *outcome;
+        }
+    }
+}
+
+static void cancel_rest(const struct yk_sweep *sweep, size_t from)
+{
+    for (size_t i = from; sweep->options.outcomes != NULL && i < sweep->count; i++) {
+        sweep->options.outcomes[i] = (yoke_outcome){.kind = YOKE_CANCELLED, .item = i};
+    }
+}
+
+static bool asked_to_stop(const struct yk_sweep *sweep, size_t done)
+{
+    const yoke_options *const options = &sweep->options;
+    return options->progress != NULL && options->progress(options->user, done, sweep->count) != 0;
+}
+
+/* Inside a worker, its number and the outer task's cancel are what a nested task should see. */
+static struct yoke_task task_inside(const struct yk_sweep *sweep)
+{
+    const struct yoke_task *const outer = yk_task_own();
+    struct yoke_task task = {.context = sweep->options.context};
+    if (outer != NULL) {
+        task.worker = outer->worker;
+        task.slot = outer->slot;
+    }
+    return task;
+}
+
+static int map_items(const struct yk_sweep *sweep, struct yoke_task *task)
+{
+    const size_t step = yk_max(sweep->count / PROGRESS_STEPS, 1);
+    int rc = 0;
+    for (size_t i = 0; i < sweep->count; i++) {
+        task->item = i;
+        task->deadline_ns = deadline_of(sweep->options.timeout_ns);
+        const void *const in = sweep->in != NULL ? sweep->in + i * sweep->in_bytes : NULL;
+        void *const out = sweep->out != NULL ? sweep->out + i * sweep->out_bytes : NULL;
+        yoke_outcome outcome = yk_outcome_of(yk_task_call(task, sweep->fn, in, out));
+        outcome.attempts = 1;
+        outcome.item = i;
+        note(&sweep->options, &outcome, &rc);
+        const bool look = (i + 1) % step == 0 || i + 1 == sweep->count;
+        if (look && asked_to_stop(sweep, i + 1)) {
+            cancel_rest(sweep, i + 1);
+            return -ECANCELED;
+        }
+    }
+    return rc;
+}
+
+static int map(const struct yk_sweep *sweep)
+{
+    struct yoke_task task = task_inside(sweep);
+    yk_task_enter(&task);
+    const int rc = map_items(sweep, &task);
+    yk_task_leave(&task);
+    return rc;
+}
+
+static int range(const struct yk_sweep *sweep, void *accumulator)
+{
+    struct yoke_task task = task_inside(sweep);
+    task.deadline_ns = deadline_of(sweep->options.timeout_ns);
+    yoke_outcome outcome =
+        yk_outcome_of(yk_task_call_range(&task, sweep->range_fn, 0, sweep->count, accumulator));
+    outcome.attempts = 1;
+    int rc = outcome.kind == YOKE_OK ? 0 : YOKE_ETASK;
+    if (rc != 0 && sweep->options.failure != NULL) {
+        *sweep->options.failure = outcome;
+    }
+    return asked_to_stop(sweep, sweep->count) ? -ECANCELED : rc;
+}
+
+static int reduce(const struct yk_sweep *sweep)
+{
+    void *const copy = malloc(sweep->accumulator_bytes);
+    if (copy == NULL) {
+        return -ENOMEM;
+    }
+    memcpy(copy, sweep->accumulator, sweep->accumulator_bytes);
+    const int rc = range(sweep, copy);
+    if (rc == 0) {
+        sweep->merge(sweep->accumulator, copy, sweep->options.user);
+    }
+    free(copy);
+    return rc;
+}
+
+int yk_serial_sweep(const struct yk_sweep *sweep)
+{
+    if (sweep->count == 0) {
+        return 0;
+    }
+    if (sweep->fn != NULL) {
+        return map(sweep);
+    }
+    return sweep->merge != NULL ? reduce(sweep) : range(sweep, NULL);
+}

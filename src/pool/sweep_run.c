@@ -1,0 +1,581 @@
+/* SPDX-License-Identifier: MIT
+ * sweep_run.c - a sweep on workers: cut, stage, publish, harvest.   Room: pool.
+ *
+ * The calling thread drives it: it keeps a few parts under way, and takes in what ended. Private
+ * data for a process pool is copied through the parts' own buffers, so the shared memory in use is
+ * bounded however large the data is. A part whose worker died is split at the item that ran then:
+ * what was complete counts, the item itself is the failure (or is tried again), the rest is a
+ * piece like any other. On a thread pool the caller runs parts too, so nested calls cannot starve.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "memory/heap.h"
+#include "pool/sweep.h"
+
+#define STAGE_BYTES ((size_t)1 << 20)
+#define PARTS_MAX 512U
+#define ALIGN ((size_t)64)
+
+struct part {
+    struct yk_unit unit; /* first: a unit of ours is a part */
+    struct run *run;
+    struct yk_piece piece;
+    struct yk_part *block; /* in memory the workers see; reused from piece to piece */
+    size_t block_bytes;
+    int32_t *codes;
+    unsigned char *in_stage;
+    unsigned char *out_stage;
+    void *accumulator;
+    bool out_now;            /* handed out */
+    struct yk_answer answer; /* under the pool's lock until ENDED */
+};
+
+struct run {
+    const struct yk_sweep *sweep;
+    struct yoke_pool *pool;
+    bool stage_in, stage_out;
+    const void *context;
+    void *context_copy;
+    unsigned shares;
+    size_t piece_most;
+    struct part *parts;
+    unsigned part_count;
+    unsigned under_way;
+    size_t next;             /* first item not cut off yet */
+    struct yk_piece *pieces; /* given back by the dead; a stack */
+    size_t piece_count;
+    size_t done; /* items that ended */
+    bool failed;
+    yoke_outcome failure;
+    int rc; /* not 0: nothing new is started */
+    struct yk_fold fold;
+};
+
+/* --- outcomes ------------------------------------------------------------------------------- */
+
+static void note_failure(struct run *run, const yoke_outcome *outcome)
+{
+    if (!run->failed || outcome->item < run->failure.item) {
+        run->failure = *outcome;
+    }
+    run->failed = true;
+}
+
+static void set_outcome(struct run *run, yoke_outcome outcome, size_t item, unsigned attempts)
+{
+    outcome.item = item;
+    outcome.attempts = attempts;
+    if (run->sweep->options.outcomes != NULL) {
+        run->sweep->options.outcomes[item] = outcome;
+    }
+    if (outcome.kind != YOKE_OK) {
+        note_failure(run, &outcome);
+    }
+}
+
+static void cancel_items(struct run *run, size_t begin, size_t count)
+{
+    const yoke_outcome cancelled = {.kind = YOKE_CANCELLED};
+    for (size_t i = 0; i < count && run->sweep->options.outcomes != NULL; i++) {
+        set_outcome(run, cancelled, begin + i, 0);
+    }
+    run->done += count;
+}
+
+static bool give_back(struct run *run, struct yk_piece piece)
+{
+    if (piece.count == 0) {
+        return true;
+    }
+    struct yk_piece *const pieces =
+        realloc(run->pieces, (run->piece_count + 1) * sizeof *run->pieces);
+    if (pieces == NULL) {
+        cancel_items(run, piece.begin, piece.count);
+        run->rc = run->rc != 0 ? run->rc : -ENOMEM;
+        return false;
+    }
+    run->pieces = pieces;
+    run->pieces[run->piece_count++] = piece;
+    return true;
+}
+
+/* --- staging -------------------------------------------------------------------------------- */
+
+static size_t block_layout(const struct run *run, size_t count, size_t *codes_at, size_t *in_at,
+                           size_t *out_at)
+{
+    const struct yk_sweep *const sweep = run->sweep;
+    const bool codes = sweep->options.outcomes != NULL;
+    *codes_at = yk_round_up(sizeof(struct yk_part), ALIGN);
+    *in_at = *codes_at + yk_round_up(codes ? count * sizeof(int32_t) : 0, ALIGN);
+    *out_at = *in_at + yk_round_up(run->stage_in ? count * sweep->in_bytes : 0, ALIGN);
+    return *out_at + yk_round_up(run->stage_out ? count * sweep->out_bytes : 0, ALIGN) +
+           sweep->accumulator_bytes;
+}
+
+static int make_room(struct part *part, size_t bytes)
+{
+    if (part->block_bytes >= bytes) {
+        return 0;
+    }
+    yk_pool_free(part->run->pool, part->block);
+    part->block = yk_pool_alloc(part->run->pool, bytes);
+    part->block_bytes = part->block != NULL ? bytes : 0;
+    return part->block != NULL ? 0 : -ENOMEM;
+}
+
+/* Make the block that a worker reads for this piece. */
+static int stage(struct part *part)
+{
+    struct run *const run = part->run;
+    const struct yk_sweep *const sweep = run->sweep;
+    const struct yk_piece piece = part->piece;
+    size_t codes_at = 0;
+    size_t in_at = 0;
+    size_t out_at = 0;
+    const size_t bytes = block_layout(run, piece.count, &codes_at, &in_at, &out_at);
+    const int rc = make_room(part, bytes);
+    if (rc != 0) {
+        return rc;
+    }
+    unsigned char *const base = (unsigned char *)part->block;
+    part->codes = sweep->options.outcomes != NULL ? (int32_t *)(base + codes_at) : NULL;
+    part->in_stage = run->stage_in ? base + in_at : NULL;
+    part->out_stage = run->stage_out ? base + out_at : NULL;
+    part->accumulator = sweep->merge != NULL ? base + bytes - sweep->accumulator_bytes : NULL;
+    if (part->codes != NULL) {
+        memset(part->codes, 0, piece.count * sizeof(int32_t));
+    }
+    const unsigned char *in = sweep->in != NULL ? sweep->in + piece.begin * sweep->in_bytes : NULL;
+    unsigned char *out = sweep->out != NULL ? sweep->out + piece.begin * sweep->out_bytes : NULL;
+    if (part->in_stage != NULL) {
+        memcpy(part->in_stage, in, piece.count * sweep->in_bytes);
+        in = part->in_stage;
+    }
+    if (part->accumulator != NULL) {
+        memcpy(part->accumulator, sweep->accumulator, sweep->accumulator_bytes);
+    }
+    *part->block = (struct yk_part){
+        .fn = sweep->fn,
+        .range_fn = sweep->range_fn,
+        .in = in,
+        .out = sweep->merge != NULL      ? part->accumulator
+               : part->out_stage != NULL ? (void *)part->out_stage
+                                         : out,
+        .in_bytes = sweep->in_bytes,
+        .out_bytes = sweep->out_bytes,
+        .codes = part->codes,
+        .begin = piece.begin,
+        .count = (uint32_t)piece.count,
+        .timeout_ns = sweep->options.timeout_ns,
+        .first_failed = UINT32_MAX,
+    };
+    part->unit.started_ns = &part->block->started_ns;
+    return 0;
+}
+
+/* --- in and out of the table ---------------------------------------------------------------- */
+
+static void fill(struct yk_unit *unit, struct yk_slot *slot)
+{
+    const struct part *const part = (const struct part *)unit;
+    slot->op = part->run->sweep->fn != NULL ? YK_OP_MAP : YK_OP_RANGE;
+    slot->flags = unit->timeout_ns != 0 ? YK_FLAG_TIMED : 0;
+    slot->run.part = part->block;
+    slot->context = part->run->context;
+    slot->attempt = (uint8_t)yk_min(part->piece.attempts, UINT8_MAX);
+}
+
+static bool ended(struct yk_unit *unit, const struct yk_answer *answer)
+{
+    ((struct part *)unit)->answer = *answer;
+    return false; /* what comes next is the caller's to decide */
+}
+
+/* The next piece, if any. */
+static bool take_piece(struct run *run, struct yk_piece *piece)
+{
+    if (run->piece_count > 0) {
+        struct yk_piece *const last = &run->pieces[run->piece_count - 1];
+        /* A range that was given back is run again as it was; items may be cut anew. */
+        const bool whole = run->sweep->fn == NULL || last->count <= run->piece_most;
+        *piece = *last;
+        if (whole) {
+            run->piece_count--;
+        } else {
+            piece->count = run->piece_most;
+            last->begin += piece->count;
+            last->count -= piece->count;
+            last->attempts = 0;
+        }
+        return true;
+    }
+    const size_t left = run->sweep->count - run->next;
+    if (left == 0) {
+        return false;
+    }
+    *piece =
+        (struct yk_piece){.begin = run->next, .count = yk_cut(left, run->shares, run->piece_most)};
+    run->next += piece->count;
+    return true;
+}
+
+/* Memory is short: with other parts under way it will come free, else try with less. */
+static void defer(struct run *run, struct part *part)
+{
+    if (run->under_way > 0) {
+        give_back(run, part->piece);
+    } else if (run->piece_most > 1 && run->sweep->fn != NULL) {
+        run->piece_most = yk_min(run->piece_most, part->piece.count) / 2;
+        run->piece_most = yk_max(run->piece_most, 1);
+        give_back(run, part->piece);
+    } else {
+        cancel_items(run, part->piece.begin, part->piece.count);
+        run->rc = -ENOMEM;
+    }
+}
+
+static struct part *idle_part(struct run *run)
+{
+    for (unsigned i = 0; i < run->part_count; i++) {
+        if (!run->parts[i].out_now) {
+            return &run->parts[i];
+        }
+    }
+    return NULL;
+}
+
+/* Keep as many parts under way as we may. */
+static void hand_out(struct run *run)
+{
+    struct yoke_pool *const pool = run->pool;
+    struct part *part = NULL;
+    while (run->rc == 0 && (part = idle_part(run)) != NULL && take_piece(run, &part->piece)) {
+        if (stage(part) != 0) {
+            defer(run, part);
+            if (run->under_way > 0) {
+                return;
+            }
+            continue;
+        }
+        yk_mutex_lock(&pool->lock);
+        const int closed = pool->stopping ? pool->closed : 0;
+        if (closed == 0) {
+            yk_unit_publish_locked(pool, &part->unit);
+        }
+        yk_mutex_unlock(&pool->lock);
+        if (closed != 0) {
+            cancel_items(run, part->piece.begin, part->piece.count);
+            run->rc = closed;
+            return;
+        }
+        part->out_now = true;
+        run->under_way++;
+    }
+}
+
+/* --- harvesting ----------------------------------------------------------------------------- */
+
+static void copy_out(struct run *run, struct part *part, size_t count)
+{
+    const struct yk_sweep *const sweep = run->sweep;
+    if (part->out_stage != NULL && count != 0) {
+        memcpy(sweep->out + part->piece.begin * sweep->out_bytes, part->out_stage,
+               count * sweep->out_bytes);
+    }
+}
+
+/* The first `count` items ran to their end. */
+static void take_complete(struct run *run, struct part *part, size_t count)
+{
+    const struct yk_piece piece = part->piece;
+    copy_out(run, part, count);
+    for (size_t k = 0; part->codes != NULL && k < count; k++) {
+        set_outcome(run, yk_outcome_of(part->codes[k]), piece.begin + k,
+                    k == 0 ? piece.attempts + 1 : 1);
+    }
+    const size_t first = part->block->first_failed;
+    if (part->codes == NULL && part->block->failed != 0 && first < count) {
+        set_outcome(run, yk_outcome_of(part->block->first_code), piece.begin + first,
+                    first == 0 ? piece.attempts + 1 : 1);
+    }
+    run->done += count;
+}
+
+static bool may_try_again(const struct run *run, const struct yk_answer *answer, unsigned attempts,
+                          int verdict)
+{
+    const bool crashed = answer->died && verdict == 0 && run->rc == 0;
+    return crashed && attempts <= run->sweep->options.retries;
+}
+
+/* The worker died with item k begun, or (begun false) between two items. */
+static void take_dead(struct run *run, struct part *part, size_t k, bool begun)
+{
+    const struct yk_piece piece = part->piece;
+    const unsigned before = k == 0 ? piece.attempts : 0;
+    take_complete(run, part, k);
+    struct yk_piece rest = {.begin = piece.begin + k, .count = piece.count - k, .attempts = before};
+    if (begun) {
+        rest.attempts = before + 1;
+        if (!may_try_again(run, &part->answer, before + 1, part->unit.verdict)) {
+            set_outcome(run, part->answer.outcome, rest.begin, before + 1);
+            run->done++;
+            rest = (struct yk_piece){.begin = rest.begin + 1, .count = rest.count - 1};
+        }
+    }
+    give_back(run, rest);
+}
+
+static void take_map_part(struct run *run, struct part *part)
+{
+    const size_t count = part->piece.count;
+    const size_t progress = yk_min(part->answer.progress, count + 1);
+    if (part->answer.died && progress <= count) {
+        take_dead(run, part, progress > 0 ? progress - 1 : 0, progress > 0);
+        return;
+    }
+    /* Taken back before it began, it never ran; cut short by a cancel, it ran in part. */
+    const bool never = !part->answer.died && progress == 0;
+    const size_t ran = never ? 0 : yk_min(part->block->ran, count);
+    take_complete(run, part, ran);
+    if (ran < count) {
+        cancel_items(run, part->piece.begin + ran, count - ran);
+        if (run->rc == 0) {
+            run->rc = -ECANCELED;
+        }
+    }
+}
+
+static void take_range(struct run *run, struct part *part)
+{
+    const struct yk_piece piece = part->piece;
+    const bool begun = part->answer.progress > 0;
+    const bool retry =
+        part->answer.died && run->rc == 0 &&
+        (!begun || may_try_again(run, &part->answer, piece.attempts + 1, part->unit.verdict));
+    if (retry) {
+        give_back(run, (struct yk_piece){piece.begin, piece.count, piece.attempts + begun});
+        return;
+    }
+    run->done += piece.count;
+    yoke_outcome outcome = part->answer.outcome;
+    if (outcome.kind != YOKE_OK) {
+        outcome.item = piece.begin;
+        outcome.attempts = piece.attempts + begun;
+        note_failure(run, &outcome);
+    } else if (run->sweep->merge != NULL &&
+               yk_fold_add(&run->fold, piece.begin, piece.count, part->accumulator) != 0) {
+        run->rc = -ENOMEM;
+    }
+}
+
+static void stop(struct run *run, int rc)
+{
+    if (run->rc == 0) {
+        run->rc = rc;
+    }
+    yk_mutex_lock(&run->pool->lock);
+    for (unsigned i = 0; i < run->part_count; i++) {
+        if (run->parts[i].out_now && !yk_unit_revoke_locked(run->pool, &run->parts[i].unit)) {
+            yk_unit_cancel_locked(run->pool, &run->parts[i].unit);
+        }
+    }
+    yk_mutex_unlock(&run->pool->lock);
+}
+
+static void report(struct run *run)
+{
+    const yoke_options *const options = &run->sweep->options;
+    if (options->progress != NULL && run->rc == 0 &&
+        options->progress(options->user, run->done, run->sweep->count) != 0) {
+        stop(run, -ECANCELED);
+    }
+}
+
+static bool poll_part(struct run *run, struct part *part)
+{
+    yk_mutex_lock(&run->pool->lock);
+    yk_unit_poll_locked(run->pool, &part->unit);
+    const bool over = part->unit.state == YK_UNIT_ENDED;
+    yk_mutex_unlock(&run->pool->lock);
+    return over;
+}
+
+/* Take in every part that ended. True if there was one. */
+static bool harvest(struct run *run)
+{
+    bool any = false;
+    for (unsigned i = 0; i < run->part_count; i++) {
+        struct part *const part = &run->parts[i];
+        if (!part->out_now || !yk_unit_looks_done(run->pool, &part->unit) ||
+            !poll_part(run, part)) {
+            continue;
+        }
+        any = true;
+        part->out_now = false;
+        run->under_way--;
+        if (run->sweep->fn != NULL) {
+            take_map_part(run, part);
+        } else {
+            take_range(run, part);
+        }
+        hand_out(run);
+        report(run);
+    }
+    return any;
+}
+
+static bool help(struct run *run)
+{
+    for (unsigned i = 0; i < run->part_count; i++) {
+        if (run->parts[i].out_now && yk_unit_help(run->pool, &run->parts[i].unit)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool ask_for_wakes(struct run *run)
+{
+    bool over = false;
+    yk_mutex_lock(&run->pool->lock);
+    for (unsigned i = 0; i < run->part_count; i++) {
+        if (run->parts[i].out_now) {
+            over = yk_unit_notify_locked(run->pool, &run->parts[i].unit) || over;
+        }
+    }
+    yk_mutex_unlock(&run->pool->lock);
+    return over;
+}
+
+static void drive(struct run *run)
+{
+    hand_out(run);
+    while (run->under_way > 0) {
+        if (harvest(run) || help(run)) {
+            continue;
+        }
+        const uint32_t event = yk_pool_event(run->pool);
+        if (ask_for_wakes(run)) {
+            continue;
+        }
+        const int rc = yk_pool_await(run->pool, event, YOKE_FOREVER);
+        if (rc == -EINTR) {
+            report(run);
+        } else if (rc == -ECANCELED) {
+            stop(run, rc);
+        }
+        hand_out(run);
+    }
+}
+
+/* --- begin and end -------------------------------------------------------------------------- */
+
+static size_t most_items(const struct run *run)
+{
+    const struct yk_sweep *const sweep = run->sweep;
+    const size_t per_item = (run->stage_in ? sweep->in_bytes : 0) +
+                            (run->stage_out ? sweep->out_bytes : 0) +
+                            (sweep->options.outcomes != NULL ? sizeof(int32_t) : 0);
+    const size_t most = per_item != 0 ? STAGE_BYTES / per_item : YK_PART_ITEMS_MAX;
+    return yk_min(yk_max(most, 1), YK_PART_ITEMS_MAX);
+}
+
+static bool must_stage(const struct run *run, const void *array, size_t item_bytes)
+{
+    return run->pool->kind == YOKE_PROCESSES && array != NULL &&
+           !yk_heap_contains(array, item_bytes * run->sweep->count);
+}
+
+static int copy_context(struct run *run)
+{
+    const yoke_options *const options = &run->sweep->options;
+    run->context = options->context;
+    if (options->context_bytes == 0) {
+        return 0;
+    }
+    run->context_copy = yk_pool_alloc(run->pool, options->context_bytes);
+    if (run->context_copy == NULL) {
+        return -ENOMEM;
+    }
+    memcpy(run->context_copy, options->context, options->context_bytes);
+    run->context = run->context_copy;
+    return 0;
+}
+
+static int begin(struct run *run, const struct yk_sweep *sweep)
+{
+    const yoke_pool_config *const config = &sweep->pool->config;
+    run->sweep = sweep;
+    run->pool = sweep->pool;
+    run->stage_in = must_stage(run, sweep->in, sweep->in_bytes);
+    run->stage_out = must_stage(run, sweep->out, sweep->out_bytes);
+    run->piece_most = most_items(run);
+    run->shares = config->workers_max;
+    /* Two for each worker, so that none waits for us to cut the next. */
+    run->part_count = (unsigned)yk_min(2 * (size_t)run->shares + 1, PARTS_MAX);
+    run->part_count = (unsigned)yk_min(run->part_count, sweep->count);
+    int rc = copy_context(run);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = yk_fold_begin(&run->fold, sweep);
+    if (rc != 0) {
+        return rc;
+    }
+    run->parts = calloc(run->part_count, sizeof *run->parts);
+    if (run->parts == NULL) {
+        return -ENOMEM;
+    }
+    for (unsigned i = 0; i < run->part_count; i++) {
+        struct part *const part = &run->parts[i];
+        part->run = run;
+        part->unit.fill = fill;
+        part->unit.ended = ended;
+        part->unit.by_item = sweep->fn != NULL;
+        part->unit.timeout_ns = sweep->options.timeout_ns;
+        atomic_init(&part->unit.slot, YK_NO_SLOT);
+    }
+    return 0;
+}
+
+static void end(struct run *run, bool keep)
+{
+    for (unsigned i = 0; run->parts != NULL && i < run->part_count; i++) {
+        yk_pool_free(run->pool, run->parts[i].block);
+    }
+    free(run->parts);
+    free(run->pieces);
+    yk_pool_free(run->pool, run->context_copy);
+    yk_fold_end(&run->fold, keep);
+}
+
+static int conclude(struct run *run)
+{
+    /* What was never handed out, because something stopped us. */
+    struct yk_piece piece;
+    while (run->rc != 0 && take_piece(run, &piece)) {
+        cancel_items(run, piece.begin, piece.count);
+    }
+    if (run->failed && run->sweep->options.failure != NULL) {
+        *run->sweep->options.failure = run->failure;
+    }
+    if (run->rc == -ECANCELED && run->pool->closed != 0) {
+        return run->pool->closed; /* it was the pool that cancelled us */
+    }
+    return run->rc != 0 ? run->rc : run->failed ? YOKE_ETASK : 0;
+}
+
+int yk_sweep_run(const struct yk_sweep *sweep)
+{
+    struct run run = {0};
+    int rc = begin(&run, sweep);
+    if (rc == 0) {
+        drive(&run);
+        rc = conclude(&run);
+    }
+    end(&run, rc == 0);
+    return rc;
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT
+ * table.h - the task table: slots that a worker claims and completes with one CAS each.
+ *
+ * Idea: one 64-bit word per slot holds {ticket, owner, phase} and is all the truth there is.
+ *   FREE      the submitter's, who fills the slot.
+ *   READY     published; the body never started.             (submitter, release)
+ *   CLAIMED   exactly one owner runs it.                      (worker, CAS from READY)
+ *   DONE      the body finished and its result is complete.   (that worker, CAS from CLAIMED)
+ *   DOOMED    its owner will be killed for it; the late completion of the owner fails, and the
+ *             owner then waits for the end.                   (submitter, CAS from CLAIMED)
+ * and FREE again once collected. Taking a task back is a CAS from READY to FREE. A worker that
+ * dies at any instruction leaves one of these, and none stands in another's way.
+ *
+ * Tickets are handed out in order, slot = ticket mod size; a slot still in use is passed over.
+ * `tail`, written by the submitter only, is the first ticket not given out. `head` is a hint: no
+ * READY slot has a ticket below it. Anyone may advance it past a ticket that he saw not READY
+ * *after* he saw tail beyond it; in this order, since a slot is published before tail moves.
+ *
+ * The same table serves processes (in the shared heap) and threads (in private memory).
+ * What needs more than release and acquire: docs/memory-model.md.   Room: pool.
+ */
+#ifndef YK_TABLE_H
+#define YK_TABLE_H
+
+#include "platform/platform.h"
+#include <yoke/pool.h>
+
+enum yk_phase { YK_FREE = 0, YK_READY, YK_CLAIMED, YK_DONE, YK_DOOMED };
+
+#define YK_TABLE_SLOTS 1024U
+#define YK_WORKERS_MAX 1024U
+
+/* ticket:32 | owner:24 | phase:8 */
+static inline uint64_t yk_word(uint32_t ticket, uint32_t owner, enum yk_phase phase)
+{
+    return (uint64_t)ticket << 32 | (uint64_t)owner << 8 | (uint64_t)phase;
+}
+
+static inline uint32_t yk_word_ticket(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+
+static inline uint32_t yk_word_owner(uint64_t word)
+{
+    return (uint32_t)(word >> 8) & 0xFFFFFFU;
+}
+
+static inline enum yk_phase yk_word_phase(uint64_t word)
+{
+    return (enum yk_phase)(word & 0xFF);
+}
+
+enum yk_op { YK_OP_CALL = 1, YK_OP_MAP, YK_OP_RANGE };
+
+enum {
+    YK_FLAG_TIMED = 1,  /* the worker notes when it starts; it can be doomed for lateness */
+    YK_FLAG_INLINE = 2, /* a call whose in and out are in the slot; no record */
+    YK_FLAG_RESULT = 4  /* the answer: there is a block made by yoke_task_result */
+};
+
+/* Inline: in at data[0], out at data[8]; a result block's pointer and size overlay out only, so
+ * a retry finds its argument as it was. */
+#define YK_INLINE_IN_MAX ((size_t)8)
+#define YK_INLINE_OUT_MAX ((size_t)16)
+
+/* How a task was told to stop; answers of items are these below 0, or the own code from 0 on. */
+enum { YK_TOLD_CANCELLED = -1, YK_TOLD_TIMEDOUT = -2 };
+
+/* What one task needs beyond a slot. */
+struct yk_call {
+    const void *in;
+    void *out;
+    int64_t timeout_ns;
+    _Atomic int64_t started_ns;
+};
+
+/* A part of a map, for or reduce: the question, then the answer. */
+struct yk_part {
+    yoke_fn *fn;             /* map */
+    yoke_range_fn *range_fn; /* for, reduce */
+    const void *in;          /* of the first item */
+    void *out;               /* of the first item; or the accumulator of a reduce, or NULL */
+    size_t in_bytes;
+    size_t out_bytes;
+    int32_t *codes; /* one per item, zeroed; NULL: not wanted */
+    size_t begin;
+    int64_t timeout_ns;
+    uint32_t count;
+    /* the answer */
+    uint32_t ran;          /* items that were run; below count after a cancel */
+    uint32_t failed;       /* items that did not return 0 */
+    uint32_t first_failed; /* the first of them, counted from begin */
+    int32_t first_code;
+    _Atomic int64_t started_ns; /* of the item that runs */
+};
+
+/* In `progress`: 0 nothing started; k + 1: item k started, and those before it are complete;
+ * count + 1: all complete. A call is one item. */
+#define YK_PROGRESS_DOOMED 0x80000000U /* the owner of this item will be killed for it */
+#define YK_PART_ITEMS_MAX 0x40000000U
+
+struct yk_slot {
+    _Atomic uint64_t word;
+    union {
+        yoke_fn *fn;          /* CALL */
+        struct yk_part *part; /* MAP, RANGE */
+    } run;
+    const void *context;
+    _Atomic uint32_t progress; /* written by the owner */
+    int32_t code;              /* the answer of a call or range */
+    uint8_t op;
+    uint8_t flags;
+    uint8_t attempt;        /* of the call, or of the first item; 255: or more */
+    _Atomic uint8_t notify; /* somebody sleeps until this one is DONE */
+    _Atomic uint8_t cancel; /* the task should stop */
+    uint8_t unused[3];
+    union {
+        struct {
+            struct yk_call *call;
+            void *result;
+            size_t result_bytes;
+        } record;
+        unsigned char data[24];
+    } u;
+};
+
+_Static_assert(sizeof(struct yk_slot) == YK_CACHE_LINE, "a task is one cache line each way");
+
+/* --- what program and workers share besides the slots -------------------------------------- */
+
+enum yk_line_state {
+    YK_LINE_UNUSED = 0,
+    YK_LINE_STARTING,        /* will park when ready */
+    YK_LINE_STARTING_ACTIVE, /* will be active when ready */
+    YK_LINE_PARKED,          /* ready, but a spare: claims nothing */
+    YK_LINE_ACTIVE,
+    YK_LINE_STOP,   /* should end */
+    YK_LINE_REFUSED /* worker_init said no */
+};
+
+/* A worker, as both sides see it. */
+struct yk_line {
+    _Alignas(YK_CACHE_LINE) _Atomic uint32_t state; /* also the word a spare sleeps on */
+    _Atomic uint32_t wake;                          /* 1 while it sleeps for work */
+    struct yk_ctl *ctl;                             /* read-only */
+    uint32_t index;                                 /* read-only */
+    uint32_t owner;                                 /* read-only while the worker lives */
+    void *_Atomic note; /* a block on its way to become a result; SYNC(alloc-note) */
+};
+
+struct yk_ctl {
+    /* read-only after create */
+    uint32_t line_count;
+    bool processes;
+    enum yk_scope scope;
+    uint32_t spins;  /* looks at the table before sleeping */
+    int64_t idle_ns; /* threads above `keep` end after that long without work */
+    uint32_t keep;
+    yoke_hooks hooks;
+    int (*worker_init)(unsigned worker, void *user);
+    void *user;
+    struct yk_line *lines;
+    struct yk_slot *slots; /* YK_TABLE_SLOTS */
+    _Alignas(YK_CACHE_LINE) _Atomic uint64_t tail;
+    _Alignas(YK_CACHE_LINE) _Atomic uint64_t head;
+    _Alignas(
+        YK_CACHE_LINE) _Atomic uint32_t event; /* counts what waiters in the program wait for */
+    /* bit i: the worker of line i sleeps, or is about to */
+    _Alignas(YK_CACHE_LINE) _Atomic uint64_t sleepers[YK_WORKERS_MAX / 64 + 1];
+};
+
+/* --- the worker's side, claim.c ------------------------------------------------------------ */
+
+/* Claim the oldest READY slot; *word gets its CLAIMED word. NULL: there is none. */
+struct yk_slot *yk_table_claim(struct yk_ctl *ctl, uint32_t owner, uint64_t *word);
+/* Claim this very slot if it is READY with that ticket. */
+bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, uint64_t *word);
+/* CLAIMED to DONE, and wake who waits for it. False: it was taken away from us. */
+bool yk_table_complete(struct yk_ctl *ctl, struct yk_slot *slot, uint64_t claimed);
+bool yk_table_looks_empty(struct yk_ctl *ctl);
+/* Wake one sleeping worker, if any. */
+bool yk_table_wake_one(struct yk_ctl *ctl);
+/* Tell the program's waiters to look again. */
+void yk_table_announce(struct yk_ctl *ctl);
+
+#endif

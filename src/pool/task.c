@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT
+ * task.c - the running task, as its function sees it.   Room: pool.
+ *
+ * A result block travels in three stores: the note (before the block is taken), the slot, the
+ * note cleared. Whoever sweeps up after a kill finds it in the one or the other, never in none.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#include "memory/heap.h"
+#include "pool/worker.h"
+
+static _Thread_local struct yoke_task *own;
+
+struct yoke_task *yk_task_own(void)
+{
+    return own;
+}
+
+static int32_t answer(const struct yoke_task *task, int code)
+{
+    if (task->told != 0) {
+        return task->told;
+    }
+    if (code < 0) {
+        return code == INT_MIN ? INT_MAX : -code;
+    }
+    return code;
+}
+
+void yk_task_enter(struct yoke_task *task)
+{
+    task->outer = own;
+    own = task;
+}
+
+void yk_task_leave(struct yoke_task *task)
+{
+    own = task->outer;
+}
+
+/* What the call left behind goes; the next item of a map uses the same struct. */
+static int32_t conclude(struct yoke_task *task, int code)
+{
+    if (YK_LIKELY(code == 0 && task->told == 0 && task->region.newest == NULL)) {
+        return 0;
+    }
+    const int32_t result = answer(task, code);
+    yk_region_clear(&task->region);
+    task->told = 0;
+    return result;
+}
+
+int32_t yk_task_call(struct yoke_task *task, yoke_fn *fn, const void *in, void *out)
+{
+    return conclude(task, fn(task, in, out));
+}
+
+int32_t yk_task_call_range(struct yoke_task *task, yoke_range_fn *fn, size_t begin, size_t end,
+                           void *accumulator)
+{
+    return conclude(task, fn(task, begin, end, accumulator));
+}
+
+const void *yoke_task_context(const yoke_task *task)
+{
+    return task->context;
+}
+
+int yoke_task_cancelled(yoke_task *task)
+{
+    if (task->told != 0) {
+        return 1;
+    }
+    /* relaxed: a request, seen sooner or later. */
+    if (task->slot != NULL &&
+        atomic_load_explicit(&task->slot->cancel, memory_order_relaxed) != 0) {
+        task->told = YK_TOLD_CANCELLED;
+    } else if (task->deadline_ns != 0 && yk_clock_ns() >= task->deadline_ns) {
+        task->told = YK_TOLD_TIMEDOUT;
+    }
+    return task->told != 0;
+}
+
+size_t yoke_task_item(const yoke_task *task)
+{
+    return task->item;
+}
+
+unsigned yoke_task_attempt(const yoke_task *task)
+{
+    return task->attempt;
+}
+
+unsigned yoke_task_worker(const yoke_task *task)
+{
+    return task->worker != NULL ? task->worker->index : 0;
+}
+
+void *yoke_task_alloc(yoke_task *task, size_t bytes)
+{
+    return yk_region_alloc(&task->region, bytes);
+}
+
+static void *shared_result(struct yoke_task *task, size_t bytes)
+{
+    struct yk_slot *const slot = task->slot;
+    struct yk_line *const line = task->worker->line;
+    void *const old = (slot->flags & YK_FLAG_RESULT) != 0 ? slot->u.record.result : NULL;
+    void *const block = yk_heap_alloc_noted(bytes, &line->note);
+    if (block == NULL) {
+        return NULL;
+    }
+    memset(block, 0, bytes);
+    slot->u.record.result = block;
+    slot->u.record.result_bytes = bytes;
+    /* For the compiler: a kill may come between any two instructions, and who finds the flag must
+     * find the block. */
+    atomic_signal_fence(memory_order_release);
+    slot->flags |= YK_FLAG_RESULT;
+    /* SYNC(alloc-note) release: the slot names the block before the note forgets it. */
+    atomic_store_explicit(&line->note, NULL, memory_order_release);
+    yk_heap_free(old);
+    return block;
+}
+
+static void *private_result(struct yoke_task *task, size_t bytes)
+{
+    void *const block = calloc(1, bytes);
+    if (block == NULL) {
+        return NULL;
+    }
+    struct yk_slot *const slot = task->slot;
+    if (slot == NULL) {
+        free(task->result);
+        task->result = block;
+        task->result_bytes = bytes;
+        return block;
+    }
+    if ((slot->flags & YK_FLAG_RESULT) != 0) {
+        free(slot->u.record.result);
+    }
+    slot->u.record.result = block;
+    slot->u.record.result_bytes = bytes;
+    slot->flags |= YK_FLAG_RESULT;
+    return block;
+}
+
+void *yoke_task_result(yoke_task *task, size_t bytes)
+{
+    if (bytes == 0 || !task->wants_result) {
+        return NULL;
+    }
+    const bool shared = task->slot != NULL && task->worker->ctl->processes;
+    return shared ? shared_result(task, bytes) : private_result(task, bytes);
+}

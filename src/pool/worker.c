@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT
+ * worker.c - a worker: looks for tasks, runs them, sleeps when there are none.   Room: pool.
+ *
+ * `progress` is written in an order that a death at any instruction can be read from: item k
+ * counts as started before its body runs, and as complete only when the next one is started (or
+ * all are). Where a task can be doomed for lateness the step is a CAS, so that the kill hits the
+ * very item that was late: an owner whose step fails waits for its end.
+ */
+#include "pool/worker.h"
+
+#include <errno.h>
+
+#define STOP_LOOK_SPINS 64 /* looks at the table between two looks at our state */
+
+/* --- running ------------------------------------------------------------------------------- */
+
+/* Doomed: the SIGKILL is on its way, and nothing we do counts any more. */
+static void await_end(struct yoke_worker *worker)
+{
+    _Atomic uint32_t never = 0;
+    while (worker->ctl->processes) {
+        (void)yk_futex_wait(&never, 0, YOKE_FOREVER, YK_PRIVATE);
+    }
+}
+
+static void step_to(struct yoke_worker *worker, struct yk_slot *slot, uint32_t from, uint32_t to)
+{
+    if ((slot->flags & YK_FLAG_TIMED) == 0) {
+        /* SYNC(progress) release: what the items before did is complete. */
+        atomic_store_explicit(&slot->progress, to, memory_order_release);
+        return;
+    }
+    /* SYNC(progress) release: as above, unless the item was doomed. */
+    if (!atomic_compare_exchange_strong_explicit(&slot->progress, &from, to, memory_order_release,
+                                                 memory_order_relaxed)) {
+        await_end(worker);
+    }
+}
+
+/* Note the start for the watchdog, and set the deadline the task itself can ask for. */
+static void start_clock(struct yoke_task *task, _Atomic int64_t *started_ns, int64_t timeout_ns)
+{
+    if ((task->slot->flags & YK_FLAG_TIMED) == 0) {
+        return;
+    }
+    const int64_t now = yk_clock_ns();
+    /* relaxed: progress, written next, publishes it. */
+    atomic_store_explicit(started_ns, now, memory_order_relaxed);
+    task->deadline_ns = yk_after(now, timeout_ns);
+}
+
+static void run_call(struct yoke_task *task, struct yk_slot *slot)
+{
+    task->wants_result = true;
+    task->attempt = slot->attempt;
+    const void *in = slot->u.data;
+    void *out = slot->u.data + YK_INLINE_IN_MAX;
+    if ((slot->flags & YK_FLAG_INLINE) == 0) {
+        struct yk_call *const call = slot->u.record.call;
+        in = call->in;
+        out = call->out;
+        start_clock(task, &call->started_ns, call->timeout_ns);
+    }
+    step_to(task->worker, slot, 0, 1);
+    slot->code = yk_task_call(task, slot->run.fn, in, out);
+    step_to(task->worker, slot, 1, 2);
+}
+
+static void run_range(struct yoke_task *task, struct yk_slot *slot)
+{
+    struct yk_part *const part = slot->run.part;
+    task->item = part->begin;
+    task->attempt = slot->attempt;
+    start_clock(task, &part->started_ns, part->timeout_ns);
+    step_to(task->worker, slot, 0, 1);
+    slot->code =
+        yk_task_call_range(task, part->range_fn, part->begin, part->begin + part->count, part->out);
+    part->ran = part->count;
+    step_to(task->worker, slot, 1, 2);
+}
+
+static void note_failure(struct yk_part *part, uint32_t k, int32_t code)
+{
+    if (part->codes != NULL) {
+        part->codes[k] = code;
+    }
+    /* Killed in here, first_failed is either not below the items that count as complete, or
+     * set with its code: item k itself does not count until the next step. */
+    if (part->failed++ == 0) {
+        part->first_code = code;
+        part->first_failed = k;
+    }
+}
+
+static void run_items(struct yoke_task *task, struct yk_slot *slot)
+{
+    struct yk_part *const part = slot->run.part;
+    const unsigned char *in = part->in;
+    unsigned char *out = part->out;
+    uint32_t k = 0;
+    for (; k < part->count; k++) {
+        /* relaxed: a request, seen sooner or later. */
+        if (atomic_load_explicit(&slot->cancel, memory_order_relaxed) != 0) {
+            break;
+        }
+        task->item = part->begin + k;
+        task->attempt = k == 0 ? slot->attempt : 0;
+        start_clock(task, &part->started_ns, part->timeout_ns);
+        step_to(task->worker, slot, k, k + 1);
+        const int32_t code = yk_task_call(task, part->fn, in, out);
+        if (code != 0) {
+            note_failure(part, k, code);
+        }
+        in += part->in_bytes;
+        out += part->out_bytes;
+    }
+    part->ran = k;
+    step_to(task->worker, slot, k, k + 1);
+}
+
+void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word)
+{
+    struct yoke_task task = {.context = slot->context, .slot = slot, .worker = worker};
+    yk_task_enter(&task);
+    switch ((enum yk_op)slot->op) {
+    case YK_OP_CALL:
+        run_call(&task, slot);
+        break;
+    case YK_OP_MAP:
+        run_items(&task, slot);
+        break;
+    case YK_OP_RANGE:
+    default:
+        run_range(&task, slot);
+        break;
+    }
+    yk_task_leave(&task);
+    if (worker->ctl->processes) {
+        yk_stdio_flush(); /* what the task printed is out before its result is in */
+    }
+    if (!yk_table_complete(worker->ctl, slot, word)) {
+        await_end(worker);
+    }
+}
+
+/* --- sleeping ------------------------------------------------------------------------------ */
+
+static enum yk_line_state state_of(const struct yk_line *line)
+{
+    /* SYNC(line-state) acquire: sees what was done before the order was given. */
+    return (enum yk_line_state)atomic_load_explicit(&line->state, memory_order_acquire);
+}
+
+static bool has_work_or_stops(struct yoke_worker *worker)
+{
+    return !yk_table_looks_empty(worker->ctl) || state_of(worker->line) != YK_LINE_ACTIVE;
+}
+
+static bool spin_for_work(struct yoke_worker *worker)
+{
+    for (uint32_t i = 0; i < worker->ctl->spins; i++) {
+        if (!yk_table_looks_empty(worker->ctl)) {
+            return true;
+        }
+        if (i % STOP_LOOK_SPINS == 0 && state_of(worker->line) != YK_LINE_ACTIVE) {
+            return true;
+        }
+        yk_cpu_relax();
+    }
+    return false;
+}
+
+/* Take our bit back; false: somebody else did, and a wake is on its way for a task. */
+static bool bit_clear(struct yoke_worker *worker)
+{
+    _Atomic uint64_t *const word = &worker->ctl->sleepers[worker->index / 64];
+    const uint64_t bit = 1ULL << worker->index % 64;
+    /* SYNC(sleepers) seq_cst: before we look at tail a last time. */
+    return (atomic_fetch_and_explicit(word, ~bit, memory_order_seq_cst) & bit) != 0;
+}
+
+static void bit_set(struct yoke_worker *worker)
+{
+    _Atomic uint64_t *const word = &worker->ctl->sleepers[worker->index / 64];
+    /* relaxed: the bit, set next, publishes it. */
+    atomic_store_explicit(&worker->line->wake, 1, memory_order_relaxed);
+    /* SYNC(sleepers) seq_cst: before we look at tail, see claim.c. */
+    atomic_fetch_or_explicit(word, 1ULL << worker->index % 64, memory_order_seq_cst);
+}
+
+/* 0: look again; else -ETIMEDOUT or -EINTR. */
+static int sleep_for_work(struct yoke_worker *worker, int64_t until_ns)
+{
+    if (spin_for_work(worker)) {
+        return 0;
+    }
+    bit_set(worker);
+    int rc = 0;
+    if (!has_work_or_stops(worker)) {
+        rc = yk_futex_wait(&worker->line->wake, 1, until_ns, worker->ctl->scope);
+    }
+    if (!bit_clear(worker) && rc == -ETIMEDOUT) {
+        rc = 0; /* we were chosen for a task just now */
+    }
+    return rc == -EAGAIN ? 0 : rc;
+}
+
+int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
+{
+    for (;;) {
+        if (state_of(worker->line) != YK_LINE_ACTIVE) {
+            return YOKE_ECLOSED;
+        }
+        uint64_t word = 0;
+        struct yk_slot *const slot = yk_table_claim(worker->ctl, worker->owner, &word);
+        if (slot != NULL) {
+            yk_worker_run(worker, slot, word);
+            return 0;
+        }
+        const int rc = sleep_for_work(worker, until_ns);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+}
+
+/* --- living -------------------------------------------------------------------------------- */
+
+/* A spare sleeps here until it is needed, or told to stop. */
+static void await_order(struct yk_line *line)
+{
+    while (state_of(line) == YK_LINE_PARKED) {
+        (void)yk_futex_wait(&line->state, YK_LINE_PARKED, YOKE_FOREVER, line->ctl->scope);
+    }
+}
+
+/* Ready: a spare parks, one that is needed already goes on. Told to stop meanwhile, it stops. */
+static void report(struct yk_line *line, bool refused)
+{
+    uint32_t seen = YK_LINE_STARTING;
+    const uint32_t parked = refused ? YK_LINE_REFUSED : YK_LINE_PARKED;
+    /* SYNC(line-state) release: our init is over before we count as ready. */
+    if (!atomic_compare_exchange_strong_explicit(&line->state, &seen, parked, memory_order_release,
+                                                 memory_order_relaxed) &&
+        seen == YK_LINE_STARTING_ACTIVE) {
+        const uint32_t active = refused ? YK_LINE_REFUSED : YK_LINE_ACTIVE;
+        /* SYNC(line-state) release: as above. */
+        atomic_compare_exchange_strong_explicit(&line->state, &seen, active, memory_order_release,
+                                                memory_order_relaxed);
+    }
+    yk_table_announce(line->ctl);
+}
+
+static void serve(struct yoke_worker *worker)
+{
+    struct yk_ctl *const ctl = worker->ctl;
+    const bool extra = !ctl->processes && worker->index >= ctl->keep;
+    for (;;) {
+        const int64_t until = extra ? yk_clock_ns() + ctl->idle_ns : YOKE_FOREVER;
+        const int rc = yoke_worker_next(worker, until);
+        if (rc == YOKE_ECLOSED || (rc == -ETIMEDOUT && yk_table_looks_empty(ctl))) {
+            return;
+        }
+    }
+}
+
+void yk_worker_live(struct yoke_worker *worker)
+{
+    struct yk_ctl *const ctl = worker->ctl;
+    struct yk_line *const line = worker->line;
+    if (ctl->hooks.worker_start != NULL) {
+        ctl->hooks.worker_start(worker->index, ctl->user);
+    }
+    const int refused = ctl->worker_init != NULL ? ctl->worker_init(worker->index, ctl->user) : 0;
+    report(line, refused != 0);
+    await_order(line);
+    if (state_of(line) == YK_LINE_ACTIVE) {
+        if (ctl->hooks.worker_main != NULL) {
+            ctl->hooks.worker_main(worker, ctl->user);
+        } else {
+            serve(worker);
+        }
+    }
+    if (ctl->hooks.worker_exit != NULL) {
+        ctl->hooks.worker_exit(worker->index, ctl->user);
+    }
+}

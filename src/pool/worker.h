@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ * worker.h - a worker's own side: the loop, the running task.   Room: pool.
+ */
+#ifndef YK_WORKER_H
+#define YK_WORKER_H
+
+#include "memory/region.h"
+#include "pool/table.h"
+
+struct yoke_worker {
+    struct yk_ctl *ctl;
+    struct yk_line *line; /* NULL: a thread of the program that helps */
+    uint32_t owner;
+    unsigned index;
+};
+
+struct yoke_task {
+    const void *context;
+    struct yk_slot *slot; /* NULL on a serial pool */
+    struct yoke_worker *worker;
+    struct yk_region region;
+    size_t item;
+    int64_t deadline_ns; /* 0: none */
+    unsigned attempt;
+    int told; /* 0, YK_TOLD_CANCELLED or YK_TOLD_TIMEDOUT */
+    bool wants_result;
+    void *result; /* serial pools: malloc */
+    size_t result_bytes;
+    struct yoke_task *outer; /* the task this one runs inside of, or NULL */
+};
+
+/* Run a claimed slot to its end and complete it. */
+void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word);
+/* The life of a worker: hooks, init, tasks until told to stop. */
+void yk_worker_live(struct yoke_worker *worker);
+
+/* The task that this thread runs now, or NULL. */
+struct yoke_task *yk_task_own(void);
+/* Around the calls of one task struct: it is what yk_task_own gives. */
+void yk_task_enter(struct yoke_task *task);
+void yk_task_leave(struct yoke_task *task);
+/* Call fn as task; the answer of the item: own code >= 0, or how it was told. */
+int32_t yk_task_call(struct yoke_task *task, yoke_fn *fn, const void *in, void *out);
+int32_t yk_task_call_range(struct yoke_task *task, yoke_range_fn *fn, size_t begin, size_t end,
+                           void *accumulator);
+
+#endif

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT
+ * process.c - a single process: a C function in a copy of the program.   Room: process.
+ *
+ * How it ended comes from its exit status, or, where the program took that, from the record in
+ * the shared heap, where the function's return value was noted before the exit.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "process/keeper.h"
+#include "process/template.h"
+#include "sync/waiting.h"
+#include <yoke/process.h>
+
+#define NAME_BYTES 16
+
+/* In the shared heap. */
+struct record {
+    yoke_process_fn *fn;
+    void *arg;
+    char name[NAME_BYTES];
+    uint32_t owner;       /* of the heap chunks it takes */
+    _Atomic int returned; /* the exit code + 1, once fn returned */
+};
+
+struct yoke_process {
+    /* read-only after start */
+    uint64_t generation;
+    struct record *record;
+    uint32_t owner;
+    int pid;
+    int pidfd; /* or -1: it has gone */
+    bool kept; /* the keeper is held for it */
+    yk_mutex lock;
+    bool ended;           /* under lock */
+    yoke_process_end end; /* under lock until ended */
+};
+
+/* --- in the process ------------------------------------------------------------------------ */
+
+static void process_main(void *arg)
+{
+    struct record *const record = arg;
+    yk_image_begin(record->name, record->owner);
+    yk_interrupt_default();
+    const int code = record->fn(record->arg) & 0xFF;
+    yk_stdio_flush();
+    /* SYNC(process-returned) release: what fn wrote is there before its code. */
+    atomic_store_explicit(&record->returned, code + 1, memory_order_release);
+    yk_process_exit(code);
+}
+
+/* --- in the program ------------------------------------------------------------------------ */
+
+struct start {
+    struct yk_image_setup setup;
+    yoke_process *process;
+};
+
+static int start_snapshot(void *arg)
+{
+    struct start *const start = arg;
+    return yk_image_fork(&start->setup, process_main, start->process->record, &start->process->pid,
+                         &start->process->pidfd);
+}
+
+static int start_from_snapshot(const yoke_process_config *config, yoke_process *process)
+{
+    struct start start = {
+        .setup = {.keep_fds = config->keep_fds,
+                  .keep_fd_count = config->keep_fd_count,
+                  .caller_waits = true},
+        .process = process,
+    };
+    int rc = yk_keeper_hold();
+    if (rc != 0) {
+        return rc;
+    }
+    rc = yk_keeper_call(start_snapshot, &start);
+    process->kept = rc == 0;
+    if (rc != 0) {
+        yk_keeper_drop();
+    }
+    return rc;
+}
+
+static int start_from_seed(yoke_process *process)
+{
+    struct yk_template *const seed = yk_seed();
+    if (seed == NULL) {
+        return -ESRCH;
+    }
+    const int rc = yk_template_holds(seed, (uintptr_t)process->record->fn);
+    return rc != 0 ? rc
+                   : yk_template_spawn(seed, process_main, process->record, &process->pid,
+                                       &process->pidfd);
+}
+
+static int check_config(const yoke_process_config *config)
+{
+    const bool seed = config->image == YOKE_SEED;
+    if ((!seed && config->image != YOKE_SNAPSHOT) || (seed && config->keep_fd_count != 0) ||
+        (config->keep_fds == NULL) != (config->keep_fd_count == 0)) {
+        return -EINVAL;
+    }
+    for (size_t i = 0; i < config->keep_fd_count; i++) {
+        if (!yk_fd_is_open(config->keep_fds[i])) {
+            return -EBADF;
+        }
+    }
+    return yk_worker_role() ? YOKE_ENESTED : 0;
+}
+
+static struct record *make_record(const yoke_process_config *config, yoke_process_fn *fn, void *arg)
+{
+    struct record *const record = yk_heap_alloc(sizeof *record);
+    if (record == NULL) {
+        return NULL;
+    }
+    memset(record, 0, sizeof *record);
+    record->fn = fn;
+    record->arg = arg;
+    record->owner = yk_heap_new_owner();
+    strncpy(record->name, config->name != NULL ? config->name : "yoke-process", NAME_BYTES - 1);
+    return record;
+}
+
+int yoke_process_start(const yoke_process_config *config, yoke_process_fn *fn, void *arg,
+                       yoke_process **process)
+{
+    yoke_process_config settings;
+    if (fn == NULL || process == NULL) {
+        return -EINVAL;
+    }
+    int rc = yk_settings_read(&settings, sizeof settings, config);
+    rc = rc == 0 ? check_config(&settings) : rc;
+    rc = rc == 0 ? yk_heap_open() : rc;
+    if (rc != 0) {
+        return rc;
+    }
+    yoke_process *const made = calloc(1, sizeof *made);
+    if (made == NULL) {
+        return -ENOMEM;
+    }
+    made->generation = yk_process_generation();
+    made->record = make_record(&settings, fn, arg);
+    if (made->record == NULL) {
+        rc = -ENOMEM;
+        goto fail_handle;
+    }
+    made->owner = made->record->owner;
+    rc = settings.image == YOKE_SEED ? start_from_seed(made) : start_from_snapshot(&settings, made);
+    if (rc != 0) {
+        goto fail_record;
+    }
+    *process = made;
+    return 0;
+fail_record:
+    yk_heap_free(made->record);
+fail_handle:
+    free(made);
+    return rc;
+}
+
+static int check(const yoke_process *process)
+{
+    if (process == NULL) {
+        return -EINVAL;
+    }
+    return process->generation == yk_process_generation() ? 0 : -ECHILD;
+}
+
+static void note_end(yoke_process *process)
+{
+    yk_mutex_lock(&process->lock);
+    if (!process->ended) {
+        struct yk_exit_status status = {.code = -1};
+        if (process->pidfd >= 0) {
+            status = yk_pidfd_reap(process->pidfd);
+        }
+        /* SYNC(process-returned) acquire: sees what fn wrote. */
+        const int returned = atomic_load_explicit(&process->record->returned, memory_order_acquire);
+        if (status.code < 0 && status.signal == 0 && returned > 0) {
+            status.code = (returned - 1) & 0xFF;
+        }
+        yk_heap_recover(process->owner);
+        process->end = (yoke_process_end){.code = status.code, .signal = status.signal};
+        process->ended = true;
+    }
+    yk_mutex_unlock(&process->lock);
+}
+
+static bool has_ended(yoke_process *process)
+{
+    return process->pidfd < 0 || yk_pidfd_ended(process->pidfd, 0);
+}
+
+int yoke_process_wait(yoke_process *process, int64_t until_ns, yoke_process_end *end)
+{
+    const int rc = check(process);
+    if (rc != 0) {
+        return rc;
+    }
+    while (!has_ended(process)) {
+        if (yk_token_is_set(yk_token_own())) {
+            return -ECANCELED;
+        }
+        const int64_t slice = yk_wait_slice(until_ns);
+        const int waited = yk_pidfd_wait(process->pidfd, slice);
+        if (waited != 0 && !(waited == -ETIMEDOUT && slice != until_ns)) {
+            return waited;
+        }
+    }
+    note_end(process);
+    if (end != NULL) {
+        *end = process->end;
+    }
+    return 0;
+}
+
+static int send(yoke_process *process, int signal)
+{
+    const int rc = check(process);
+    if (rc != 0) {
+        return rc;
+    }
+    return has_ended(process) ? -ESRCH : yk_pidfd_signal(process->pidfd, signal);
+}
+
+int yoke_process_interrupt(yoke_process *process)
+{
+    return send(process, yk_signal_interrupt());
+}
+
+int yoke_process_kill(yoke_process *process)
+{
+    return send(process, yk_signal_kill());
+}
+
+int yoke_process_id(const yoke_process *process)
+{
+    return process == NULL ? -1 : process->pid;
+}
+
+void yoke_process_release(yoke_process *process)
+{
+    if (process == NULL) {
+        return;
+    }
+    if (check(process) == 0) {
+        if (!has_ended(process)) {
+            yk_pidfd_signal(process->pidfd, yk_signal_kill());
+            (void)yk_pidfd_ended(process->pidfd, YOKE_FOREVER);
+        }
+        note_end(process);
+        yk_heap_free(process->record);
+        if (process->kept) {
+            yk_keeper_drop();
+        }
+    }
+    if (process->pidfd >= 0) {
+        yk_fd_close(process->pidfd);
+    }
+    free(process);
+}

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT
+ * template.c - a small process that holds an image of the program and makes copies of it.
+ *
+ * Argument. The control block is one request at a time: the program writes entry and arg, then
+ * `request` (release); the template reads them after it saw `request` change (acquire), clones,
+ * writes pid, then `reply` (release). The program holds `lock` from request to reply, and looks
+ * at the template's pidfd while it waits, so a killed template is an error and not a hang.
+ * How the image is forked: docs/adr/0001-images-and-fork.md.   Room: process.
+ */
+#include "process/template.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "process/keeper.h"
+
+#define REPLY_SLICE_NS 20000000LL
+#define IDLE_SLICE_NS 5000000000LL
+
+struct yk_template_ctl {
+    _Atomic uint32_t request; /* counts up */
+    _Atomic uint32_t reply;   /* the last request that was served */
+    yk_image_entry *entry;
+    void *arg;
+    int pid; /* or -errno */
+};
+
+/* Set before the fork, so that copies know it; in the program itself it is not used. */
+static struct {
+    int program;
+    struct yk_heap_handle heap;
+} inherited;
+
+/* --- in the image -------------------------------------------------------------------------- */
+
+static void follow_or_exit(void)
+{
+    if (!yk_process_follow(inherited.program)) {
+        yk_process_exit(0);
+    }
+}
+
+/* What every child does once, whether template or used at once. */
+static void settle(const struct yk_image_setup *setup)
+{
+    follow_or_exit();
+    yk_worker_role_set();
+    yk_signals_reset(true);
+    yk_stdio_forget();
+    yk_fd_close_others(setup->keep_fds, setup->keep_fd_count);
+    yk_exit_immediately();
+}
+
+void yk_image_begin(const char *name, uint32_t owner)
+{
+    follow_or_exit();
+    yk_worker_role_set();
+    yk_process_name(name);
+    yk_process_oom_raise();
+    yk_random_reseed();
+    yk_heap_import(&inherited.heap, owner);
+}
+
+YK_NORETURN static void template_main(struct yk_template_ctl *ctl)
+{
+    uint32_t served = 0;
+    yk_process_name("yoke-template");
+    for (;;) {
+        /* SYNC(template-request) acquire: sees entry and arg. */
+        const uint32_t request = atomic_load_explicit(&ctl->request, memory_order_acquire);
+        if (request == served) {
+            /* The parent-death signal ends us; the slice is for programs that lost it. */
+            (void)yk_futex_wait(&ctl->request, served, yk_clock_ns() + IDLE_SLICE_NS, YK_SHARED);
+            if (yk_process_parent() != inherited.program) {
+                yk_process_exit(0);
+            }
+            continue;
+        }
+        served = request;
+        yk_image_entry *const entry = ctl->entry;
+        void *const arg = ctl->arg;
+        const int pid = yk_clone_quiet(true);
+        if (pid == 0) {
+            entry(arg);
+            yk_process_exit(0);
+        }
+        ctl->pid = pid;
+        /* SYNC(template-reply) release: publishes pid. */
+        atomic_store_explicit(&ctl->reply, request, memory_order_release);
+        yk_futex_wake(&ctl->reply, 1, YK_SHARED);
+    }
+}
+
+/* --- in the program ------------------------------------------------------------------------ */
+
+/* Beside other threads only libc's fork() may copy us: it leaves malloc usable in the child. */
+static int copy_self(const struct yk_image_setup *setup)
+{
+    const unsigned ours = setup->caller_waits ? 2 : 1; /* the keeper, and who waits for it */
+    int pid = -ENOSYS;
+    yk_stdio_flush();
+    if (setup->before_fork != NULL) {
+        setup->before_fork(setup->user);
+    } else if (yk_thread_count() <= ours) {
+        pid = yk_clone_quiet(false);
+    }
+    if (pid == -ENOSYS) {
+        pid = yk_fork();
+    }
+    if (pid != 0 && setup->after_fork_parent != NULL) {
+        setup->after_fork_parent(setup->user);
+    }
+    return pid;
+}
+
+static int inherit_set(void)
+{
+    inherited.program = yk_process_self();
+    return yk_heap_export(&inherited.heap);
+}
+
+/* *pidfd is -1 when the child has gone already. */
+static int open_child(int pid, int *pidfd)
+{
+    *pidfd = -1;
+    const int rc = yk_pidfd_open(pid, pidfd);
+    return rc == -ESRCH ? 0 : rc;
+}
+
+int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, void *arg, int *pid,
+                  int *pidfd)
+{
+    int rc = inherit_set();
+    if (rc != 0) {
+        return rc;
+    }
+    const int child = copy_self(setup);
+    if (child == 0) {
+        settle(setup);
+        entry(arg);
+        yk_process_exit(0);
+    }
+    if (child < 0) {
+        return child;
+    }
+    *pid = child;
+    return open_child(child, pidfd);
+}
+
+static int record_ranges(struct yk_template *template)
+{
+    size_t room = yk_code_ranges(NULL, 0) + 8;
+    for (;;) {
+        struct yk_code_range *const ranges = calloc(room, sizeof *ranges);
+        if (ranges == NULL) {
+            return -ENOMEM;
+        }
+        const size_t count = yk_code_ranges(ranges, room);
+        if (count <= room) {
+            template->ranges = ranges;
+            template->range_count = count;
+            return 0;
+        }
+        free(ranges);
+        room = count + 8;
+    }
+}
+
+static const struct yk_code_range *range_of(const struct yk_code_range *ranges, size_t count,
+                                            uintptr_t fn)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (fn >= ranges[i].start && fn < ranges[i].end) {
+            return &ranges[i];
+        }
+    }
+    return NULL;
+}
+
+int yk_template_holds(const struct yk_template *template, uintptr_t fn)
+{
+    enum { NOW_MAX = 512 };
+    const struct yk_code_range *const then = range_of(template->ranges, template->range_count, fn);
+    if (then == NULL) {
+        return YOKE_EIMAGE;
+    }
+    /* The same address may by now belong to another library. */
+    struct yk_code_range now[NOW_MAX];
+    const size_t count = yk_min(yk_code_ranges(now, NOW_MAX), NOW_MAX);
+    const struct yk_code_range *const here = range_of(now, count, fn);
+    return here == NULL || here->identity == then->identity ? 0 : YOKE_EIMAGE;
+}
+
+static void kill_and_reap(int pidfd)
+{
+    yk_pidfd_signal(pidfd, yk_signal_kill());
+    (void)yk_pidfd_ended(pidfd, YOKE_FOREVER);
+    (void)yk_pidfd_reap(pidfd);
+}
+
+int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup)
+{
+    *template = (struct yk_template){.pidfd = -1};
+    int rc = inherit_set();
+    if (rc != 0) {
+        return rc;
+    }
+    struct yk_template_ctl *const ctl = yk_heap_alloc(sizeof *ctl);
+    if (ctl == NULL) {
+        return -ENOMEM;
+    }
+    memset(ctl, 0, sizeof *ctl);
+    rc = record_ranges(template);
+    if (rc != 0) {
+        goto fail_ctl;
+    }
+    const int pid = copy_self(setup);
+    if (pid == 0) {
+        settle(setup);
+        template_main(ctl);
+    }
+    if (pid < 0) {
+        rc = pid;
+        goto fail_ranges;
+    }
+    rc = yk_pidfd_open(pid, &template->pidfd);
+    if (rc != 0) {
+        goto fail_ranges; /* it dies with the keeper at the latest */
+    }
+    template->ctl = ctl;
+    template->pid = pid;
+    return 0;
+fail_ranges:
+    free(template->ranges);
+fail_ctl:
+    yk_heap_free(ctl);
+    return rc;
+}
+
+void yk_template_uproot(struct yk_template *template)
+{
+    if (template->ctl == NULL) {
+        return;
+    }
+    kill_and_reap(template->pidfd);
+    yk_fd_close(template->pidfd);
+    free(template->ranges);
+    yk_heap_free(template->ctl);
+    template->ctl = NULL;
+}
+
+static int await_reply(struct yk_template *template, uint32_t request)
+{
+    for (;;) {
+        /* SYNC(template-reply) acquire: sees pid. */
+        const uint32_t reply = atomic_load_explicit(&template->ctl->reply, memory_order_acquire);
+        if (reply == request) {
+            return 0;
+        }
+        const int rc =
+            yk_futex_wait(&template->ctl->reply, reply, yk_clock_ns() + REPLY_SLICE_NS, YK_SHARED);
+        if (rc == -ETIMEDOUT && yk_pidfd_ended(template->pidfd, 0)) {
+            return -ESRCH;
+        }
+    }
+}
+
+static int request(struct yk_template *template, yk_image_entry *entry, void *arg)
+    YK_REQUIRES(template->lock)
+{
+    struct yk_template_ctl *const ctl = template->ctl;
+    ctl->entry = entry;
+    ctl->arg = arg;
+    /* relaxed: only we write it, under lock. */
+    const uint32_t number = atomic_load_explicit(&ctl->request, memory_order_relaxed) + 1;
+    /* SYNC(template-request) release: publishes entry and arg. */
+    atomic_store_explicit(&ctl->request, number, memory_order_release);
+    yk_futex_wake(&ctl->request, 1, YK_SHARED);
+    const int rc = await_reply(template, number);
+    return rc != 0 ? rc : ctl->pid;
+}
+
+int yk_template_spawn(struct yk_template *template, yk_image_entry *entry, void *arg, int *pid,
+                      int *pidfd)
+{
+    yk_mutex_lock(&template->lock);
+    const int child = request(template, entry, arg);
+    yk_mutex_unlock(&template->lock);
+    if (child <= 0) {
+        return child == 0 ? -EAGAIN : child;
+    }
+    *pid = child;
+    return open_child(child, pidfd);
+}
+
+/* --- the seed ------------------------------------------------------------------------------ */
+
+struct seed {
+    yk_mutex lock;
+    _Atomic bool planted;
+    struct yk_template template;
+};
+
+_Static_assert(sizeof(struct seed) <= YK_LOCAL_BYTES, "fits the area that forks wipe");
+
+static int plant_seed(void *arg)
+{
+    const struct yk_image_setup setup = {.caller_waits = true};
+    return yk_template_plant(arg, &setup);
+}
+
+static int plant_seed_locked(struct seed *seed) YK_REQUIRES(seed->lock)
+{
+    /* relaxed: under lock. */
+    if (atomic_load_explicit(&seed->planted, memory_order_relaxed)) {
+        return 0;
+    }
+    int rc = yk_keeper_hold(); /* for ever: the seed lives as long as the program */
+    if (rc != 0) {
+        return rc;
+    }
+    rc = yk_keeper_call(plant_seed, &seed->template);
+    if (rc != 0) {
+        yk_keeper_drop();
+        return rc;
+    }
+    /* SYNC(seed) release: publishes the template. */
+    atomic_store_explicit(&seed->planted, true, memory_order_release);
+    return 0;
+}
+
+int yoke_init(void)
+{
+    if (yk_worker_role()) {
+        return YOKE_ENESTED;
+    }
+    struct seed *const seed = yk_process_local(YK_LOCAL_SEED);
+    if (seed == NULL) {
+        return -ENOMEM;
+    }
+    yk_mutex_lock(&seed->lock);
+    const int rc = plant_seed_locked(seed);
+    yk_mutex_unlock(&seed->lock);
+    return rc;
+}
+
+struct yk_template *yk_seed(void)
+{
+    struct seed *const seed = yk_process_local(YK_LOCAL_SEED);
+    /* SYNC(seed) acquire: sees the template. */
+    const bool planted = seed != NULL && atomic_load_explicit(&seed->planted, memory_order_acquire);
+    return planted ? &seed->template : NULL;
+}

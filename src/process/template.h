@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT
+ * template.h - a small process that holds an image of the program and makes copies of it.
+ *
+ * Idea: the template is single-threaded and sleeps on a futex, so a bare clone of it is safe and
+ * cheap however many threads the program has by now. Its copies are made as its siblings: direct
+ * children of the program, which can wait for them.   Room: process.
+ */
+#ifndef YK_TEMPLATE_H
+#define YK_TEMPLATE_H
+
+#include "memory/heap.h"
+#include "platform/platform.h"
+#include "sync/mutex.h"
+
+struct yk_template_ctl;
+
+struct yk_image_setup {
+    const int *keep_fds;
+    size_t keep_fd_count;
+    void (*before_fork)(void *user);
+    void (*after_fork_parent)(void *user);
+    void *user;
+    bool caller_waits; /* the thread that asked for it is blocked until we are done */
+};
+
+struct yk_template {
+    yk_mutex lock; /* one request at a time */
+    struct yk_template_ctl *ctl;
+    int pid;
+    int pidfd;
+    struct yk_code_range *ranges; /* what the image can run */
+    size_t range_count;
+};
+
+/* What a copy runs; it must not return. arg is memory of the image or of the shared heap. */
+typedef void yk_image_entry(void *arg);
+
+/* Make the image. On the keeper only, and the keeper must be held as long as it lives. */
+int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup);
+/* End the template; copies made of it live on. */
+void yk_template_uproot(struct yk_template *template);
+/* Make a copy that runs entry(arg). Any thread; blocks for the time of one fork. *pidfd is -1 if
+ * the copy ended, and was reaped by the program, before we could look. -ESRCH: the template is
+ * dead. */
+int yk_template_spawn(struct yk_template *template, yk_image_entry *entry, void *arg, int *pid,
+                      int *pidfd);
+/* Can a copy run this function? 0 or YOKE_EIMAGE. */
+int yk_template_holds(const struct yk_template *template, uintptr_t fn);
+
+/* Fork now, from the keeper only, and run entry(arg) in the child: an image used once. */
+int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, void *arg, int *pid,
+                  int *pidfd);
+
+/* First in every copy: dies with the program; the shared heap is owner's. */
+void yk_image_begin(const char *name, uint32_t owner);
+
+/* The seed image of yoke_init; NULL if there is none. */
+struct yk_template *yk_seed(void);
+
+#endif
