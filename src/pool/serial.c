@@ -16,15 +16,18 @@ static int64_t deadline_of(int64_t timeout_ns)
     return timeout_ns == 0 ? 0 : yk_after(yk_clock_ns(), timeout_ns);
 }
 
-static void note(const yoke_options *options, const yoke_outcome *outcome, int *rc)
+static void note(const yoke_options *options, int32_t code, size_t item, int *rc)
 {
+    yoke_outcome outcome = yk_outcome_of(code);
+    outcome.attempts = 1;
+    outcome.item = item;
     if (options->outcomes != NULL) {
-        options->outcomes[outcome->item] = *outcome;
+        options->outcomes[item] = outcome;
     }
-    if (outcome->kind != YOKE_OK && *rc == 0) {
+    if (outcome.kind != YOKE_OK && *rc == 0) {
         *rc = YOKE_ETASK;
         if (options->failure != NULL) {
-            *options->failure = *outcome;
+            *options->failure = outcome;
         }
     }
 }
@@ -57,21 +60,26 @@ static struct yoke_task task_inside(const struct yk_sweep *sweep)
 static int map_items(const struct yk_sweep *sweep, struct yoke_task *task)
 {
     const size_t step = yk_max(sweep->count / PROGRESS_STEPS, 1);
+    size_t look_at = yk_min(step, sweep->count);
+    const unsigned char *in = sweep->in;
+    unsigned char *out = sweep->out;
     int rc = 0;
     for (size_t i = 0; i < sweep->count; i++) {
         task->item = i;
         task->deadline_ns = deadline_of(sweep->options.timeout_ns);
-        const void *const in = sweep->in != NULL ? sweep->in + i * sweep->in_bytes : NULL;
-        void *const out = sweep->out != NULL ? sweep->out + i * sweep->out_bytes : NULL;
-        yoke_outcome outcome = yk_outcome_of(yk_task_call(task, sweep->fn, in, out));
-        outcome.attempts = 1;
-        outcome.item = i;
-        note(&sweep->options, &outcome, &rc);
-        const bool look = (i + 1) % step == 0 || i + 1 == sweep->count;
-        if (look && asked_to_stop(sweep, i + 1)) {
-            cancel_rest(sweep, i + 1);
-            return -ECANCELED;
+        const int32_t code = yk_task_call(task, sweep->fn, in, out);
+        if (code != 0 || sweep->options.outcomes != NULL) {
+            note(&sweep->options, code, i, &rc);
         }
+        if (i + 1 == look_at) {
+            if (asked_to_stop(sweep, i + 1)) {
+                cancel_rest(sweep, i + 1);
+                return -ECANCELED;
+            }
+            look_at = yk_min(look_at + step, sweep->count);
+        }
+        in += sweep->in_bytes; /* 0 where there is no array */
+        out += sweep->out_bytes;
     }
     return rc;
 }
@@ -89,8 +97,10 @@ static int range(const struct yk_sweep *sweep, void *accumulator)
 {
     struct yoke_task task = task_inside(sweep);
     task.deadline_ns = deadline_of(sweep->options.timeout_ns);
-    yoke_outcome outcome =
-        yk_outcome_of(yk_task_call_range(&task, sweep->range_fn, 0, sweep->count, accumulator));
+    yk_task_enter(&task);
+    const int32_t code = yk_task_call_range(&task, sweep->range_fn, 0, sweep->count, accumulator);
+    yk_task_leave(&task);
+    yoke_outcome outcome = yk_outcome_of(code);
     outcome.attempts = 1;
     int rc = outcome.kind == YOKE_OK ? 0 : YOKE_ETASK;
     if (rc != 0 && sweep->options.failure != NULL) {
