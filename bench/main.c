@@ -25,11 +25,22 @@ static const bench_table *const tables[] = {
 static const struct {
     const char *name;
     int (*main)(const char *argument);
+    int plain; /* it waits for all its children: Yoke must make none for it */
 } roles[] = {
-    {"--holder", start_holder_main},
-    {"--watcher", clean_watcher_main},
-    {"--busy", clean_busy_main},
+    {"--holder", start_holder_main, 0},
+    {"--watcher", clean_watcher_main, 1},
+    {"--busy", clean_busy_main, 0},
 };
+
+static int find_role(int argc, char *const *argv)
+{
+    for (size_t i = 0; argc == 3 && i < sizeof roles / sizeof roles[0]; i++) {
+        if (strcmp(argv[1], roles[i].name) == 0) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
 
 static int run_all(bench_options *options, char *const *prefixes, int count)
 {
@@ -45,17 +56,16 @@ static int run_all(bench_options *options, char *const *prefixes, int count)
 
 int main(int argc, char **argv)
 {
-    const int error = yoke_init();
+    const int role = find_role(argc, argv);
+    const int error = role >= 0 && roles[role].plain ? 0 : yoke_init();
     if (error) {
         printf("# yoke_init: %s\n", yoke_strerror(error));
         return 1;
     }
     bench_machine_init();
     sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
-    for (size_t i = 0; argc == 3 && i < sizeof roles / sizeof *roles; i++) {
-        if (strcmp(argv[1], roles[i].name) == 0) {
-            return roles[i].main(argv[2]);
-        }
+    if (role >= 0) {
+        return roles[role].main(argv[2]);
     }
     bench_options options = {0};
     for (int option; (option = getopt(argc, argv, "vr:")) != -1;) {
