@@ -134,7 +134,7 @@ static void processes_and_threads_run_out(void)
 
 static int no_more_when_it_runs(void *arg)
 {
-    (void)arg;
+    const int kill_template = *(const int *)arg;
     CHECK_EQ(setgid(NOBODY + 1), 0);
     CHECK_EQ(setuid(NOBODY + 1), 0);
     prctl(PR_SET_DUMPABLE, 1);
@@ -143,7 +143,12 @@ static int no_more_when_it_runs(void *arg)
     set_limit(RLIMIT_NPROC, 1);
     /* Workers that die now cannot be replaced: the pool runs on what is left, or says so. */
     int64_t x = 5, y = 0;
-    for (int round = 0; round < 3; round++) {
+    int template = -1;
+    if (kill_template) {
+        CHECK_EQ(count_descendants(getpid(), "yoke-template", 0, &template), 1);
+        CHECK_EQ(signal_child(template, SIGKILL), 1);
+    }
+    for (int round = 0; round < 5; round++) {
         int pids[4];
         const int n = yoke_pool_worker_ids(pool, pids, 4);
         CHECK(n >= 0);
@@ -153,6 +158,8 @@ static int no_more_when_it_runs(void *arg)
         const int rc = yoke_map(pool, check_square, &x, 8, &y, 8, 1, &options);
         fprintf(stderr, "    with no process to be had: %s\n", yoke_strerror(rc));
         CHECK((rc == 0 && y == 25) || rc == YOKE_EBROKEN || is_shortage(rc));
+        /* Time for it to try again, and to fail again. */
+        CHECK_RC(yoke_sleep_until(yoke_in_ms(150)), 0);
     }
     set_limit(RLIMIT_NPROC, 1000);
     const int rc = yoke_pool_destroy(pool, soon());
@@ -164,8 +171,10 @@ static int no_more_when_it_runs(void *arg)
 
 static void no_process_for_a_replacement(void)
 {
-    if (getuid() == 0 && check_has_kind(YOKE_PROCESSES))
-        CHECK_CHILD(no_more_when_it_runs, NULL);
+    for (int template = 0; template <2; template ++) {
+        if (getuid() == 0 && check_has_kind(YOKE_PROCESSES))
+            CHECK_CHILD(no_more_when_it_runs, &template);
+    }
 }
 
 static int little_address_space(void *arg)
@@ -187,6 +196,60 @@ static int little_address_space(void *arg)
     fprintf(stderr, "    %s: %d pools, %d refusals\n", check_kind_name(kind), good, bad);
     CHECK(good >= 1);
     return 0;
+}
+
+static int end_at_once(void *arg)
+{
+    (void)arg;
+    return 4;
+}
+
+/* Single processes at the same limits: started and seen to their end, or refused. */
+static int few_for_a_process(void *arg)
+{
+    const int what = *(const int *)arg;
+    if (what == RLIMIT_NPROC) {
+        CHECK_EQ(setgid(NOBODY + 2), 0);
+        CHECK_EQ(setuid(NOBODY + 2), 0);
+        prctl(PR_SET_DUMPABLE, 1);
+    }
+    yoke_process *process = NULL;
+    CHECK_RC(yoke_process_start(NULL, end_at_once, NULL, &process), 0);
+    CHECK_RC(yoke_process_wait(process, soon(), NULL), 0);
+    yoke_process_release(process);
+    const rlim_t now = what == RLIMIT_NOFILE ? (rlim_t)count_fds() : 1;
+    int good = 0, bad = 0;
+    for (rlim_t more = 0; more <= 40 && good < 3; more++) {
+        const struct usage before = usage_now();
+        struct rlimit old;
+        process = NULL;
+        CHECK_EQ(getrlimit((__rlimit_resource_t)what, &old), 0);
+        set_limit(what, now + more);
+        const int rc = yoke_process_start(NULL, end_at_once, NULL, &process);
+        set_limit(what, old.rlim_cur);
+        CHECK(rc == 0 || (is_shortage(rc) && process == NULL));
+        yoke_process_end end = {0};
+        if (rc == 0) {
+            CHECK_RC(yoke_process_wait(process, soon(), &end), 0);
+            CHECK_EQ(end.code, 4);
+        }
+        yoke_process_release(process);
+        *(rc == 0 ? &good : &bad) += 1;
+        usage_check(before, 8);
+    }
+    fprintf(stderr, "    %d processes, %d refusals\n", good, bad);
+    CHECK(good >= 3);
+    CHECK(bad >= 1);
+    return 0;
+}
+
+static void single_processes_too(void)
+{
+    static const int what[] = {RLIMIT_NOFILE, RLIMIT_NPROC};
+    for (int i = 0; i < 2 && check_has_kind(YOKE_PROCESSES); i++) {
+        if (what[i] == RLIMIT_NOFILE || getuid() == 0)
+            CHECK_CHILD(few_for_a_process, (void *)(uintptr_t)&what[i]);
+    }
 }
 
 /* The heap is reserved under the limit: it must make do with less. */
@@ -254,6 +317,7 @@ int main(int argc, char **argv)
     check_main(argc, argv);
     RUN(descriptors_run_out);
     RUN(processes_and_threads_run_out);
+    RUN(single_processes_too);
     RUN(no_process_for_a_replacement);
     RUN(address_space_runs_out);
     RUN(items_bigger_than_the_heap);

@@ -232,7 +232,9 @@ static void results_have_the_size_the_task_gives(void)
 static int nothing(yoke_task *task, const void *in, void *out)
 {
     (void)task;
-    return in == NULL && out == NULL ? 0 : 1;
+    (void)in;
+    (void)out;
+    return 0;
 }
 
 static int fail_with_result(yoke_task *task, const void *in, void *out)
