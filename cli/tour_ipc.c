@@ -224,7 +224,8 @@ static void conclude(struct report *report, const struct trial *words, const str
     char a[64], b[32], c[32];
     report_say(report,
                "A Yoke task there and back takes %s, %s a word through two pipes; in a map an item "
-               "costs %s.",
+               "costs %s. (Yoke looks for work for a moment before it sleeps, a pipe sleeps at "
+               "once.)",
                text_ns(b, sizeof b, trial_median_ns(&words[1])),
                speed_words(a, sizeof a, trial_speedup(&words[0], &words[1])),
                text_ns(c, sizeof c, trial_median_ns(&words[2])));

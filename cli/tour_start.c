@@ -89,6 +89,14 @@ static int run_handover(void *arg)
     return 0;
 }
 
+static const char *growth_words(double growth)
+{
+    if (growth < 1.3)
+        return "its start does not depend on the size of the program";
+    return growth < 3 ? "its start hardly depends on the size of the program"
+                      : "its start did not stay flat here";
+}
+
 static void conclude(struct report *report, const struct trial *small, const struct trial *big,
                      size_t ballast_bytes)
 {
@@ -114,9 +122,7 @@ static void conclude(struct report *report, const struct trial *small, const str
                "From a program that holds %s, fork + exec takes %.1f times as long, posix_spawn "
                "%.1f times, a Yoke process %.1f times: %s.",
                text_bytes(size, sizeof size, (double)ballast_bytes), grown_fork, grown_spawn,
-               grown_yoke,
-               grown_yoke < 1.5 ? "its start does not depend on the size of the program"
-                                : "its start did not stay flat here");
+               grown_yoke, growth_words(grown_yoke));
 }
 
 /* The same starts, from a program that has become big. */

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # test_demo.sh - the demo tells all its parts, and python3 is not needed.
+# timeout: 120
 . "$(dirname "$0")/lib.sh"
 
 run "$YOKE" demo

@@ -23,9 +23,9 @@ interrupted() { # signal, row, processes to wait for
 }
 
 for signal in KILL TERM INT; do
-    interrupted "$signal" io 16    # a server, and a worker for each download
-    interrupted "$signal" ipc 5    # two plain forks beside Yoke's own
-    interrupted "$signal" memory 4
+    interrupted "$signal" io 16 # a server, and a worker for each download
+    interrupted "$signal" ipc 5 # two plain forks beside Yoke's own
+    interrupted "$signal" cpu 4 # a pool of each kind
 done
 
 done_testing
