@@ -33,6 +33,7 @@ int demo_wait(void)
             threads, yoke_cpu_count(), yoke_cpu_count() == 1 ? "" : "s");
     else
         report_say(&report, "Threads did not help here: %.2fx.", threads);
+    report_mark_yoke(&report);
     report_print(&report);
     return 0;
 }

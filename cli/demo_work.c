@@ -78,7 +78,7 @@ static int add_payoffs(struct report *report, const struct pools *pools, const s
         const int rc = search(pools, ways[i], &items);
         if (rc != 0)
             return rc;
-        report_add(report, group, trials[ways[i]].label, items, UNIT_COUNT)->yoke = 1;
+        report_add(report, group, trials[ways[i]].label, items, UNIT_COUNT);
     }
     return 0;
 }
@@ -122,6 +122,7 @@ static int squares(const struct pools *pools)
         return rc;
     squares_conclude(&report, trials);
     text_busy(NULL);
+    report_mark_yoke(&report);
     report_print(&report);
     return 0;
 }
@@ -151,6 +152,7 @@ static int primes(const struct pools *pools)
                    threads, processes, cpus);
     text_busy(NULL);
     putchar('\n');
+    report_mark_yoke(&report);
     report_print(&report);
     return 0;
 }

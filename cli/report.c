@@ -30,6 +30,12 @@ void report_trials(struct report *report, const char *group, const struct trial 
     }
 }
 
+void report_mark_yoke(struct report *report)
+{
+    for (size_t i = 1; i < report->count; i++)
+        report->figures[i].yoke = 1;
+}
+
 void report_say(struct report *report, const char *format, ...)
 {
     const size_t used = strlen(report->verdict);

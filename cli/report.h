@@ -24,6 +24,9 @@ struct figure *report_add(struct report *report, const char *group, const char *
 void report_trials(struct report *report, const char *group, const struct trial *trials,
                    size_t count, const struct trial *base);
 
+/** Let all figures but the first stand out: those of Yoke, beside one loop without it. */
+void report_mark_yoke(struct report *report);
+
 /** Add a sentence to the verdict. */
 void report_say(struct report *report, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

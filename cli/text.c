@@ -275,9 +275,10 @@ static void figure_print(const struct figure *figure, const struct table *table)
         fputc('\n', stdout);
     spaces(table->stacked ? 2 * MARGIN : pad + 2);
     printf("%*s", table->value, value_text(value, sizeof value, figure));
-    if (figure->note[0] != '\0' || (table->bar > 0 && table->note > 0))
+    const int has_bar = table->bar > 0 && figure->value > 0;
+    if (figure->note[0] != '\0' || (has_bar && table->note > 0))
         printf("  %s", figure->note);
-    if (table->bar > 0) {
+    if (has_bar) {
         spaces(table->note > 0 ? table->note - columns(figure->note, strlen(figure->note)) + 2 : 2);
         bar(figure->value / table->max, table->bar, figure->yoke);
     }
