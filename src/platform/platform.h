@@ -148,6 +148,9 @@ struct yk_exit_status {
 /* Reap an ended child. */
 struct yk_exit_status yk_pidfd_reap(int pidfd);
 
+/* Kill a child that nobody can be told of, and reap it. */
+void yk_child_discard(int pid);
+
 /* In a new child: die when the thread that made us dies, unless it has already. False: it has.
  * parent is the pid of the program. */
 bool yk_process_follow(int parent);

@@ -32,11 +32,17 @@ static void note(const yoke_options *options, int32_t code, size_t item, int *rc
     }
 }
 
-static void cancel_rest(const struct yk_sweep *sweep, size_t from)
+static int cancel_rest(const struct yk_sweep *sweep, size_t from, int rc)
 {
-    for (size_t i = from; sweep->options.outcomes != NULL && i < sweep->count; i++) {
-        sweep->options.outcomes[i] = (yoke_outcome){.kind = YOKE_CANCELLED, .item = i};
+    const yoke_options *const options = &sweep->options;
+    yoke_outcome outcome = {.kind = YOKE_CANCELLED, .item = from};
+    if (rc == 0 && from < sweep->count && options->failure != NULL) {
+        *options->failure = outcome;
     }
+    for (; options->outcomes != NULL && outcome.item < sweep->count; outcome.item++) {
+        options->outcomes[outcome.item] = outcome;
+    }
+    return -ECANCELED;
 }
 
 static bool asked_to_stop(const struct yk_sweep *sweep, size_t done)
@@ -73,8 +79,7 @@ static int map_items(const struct yk_sweep *sweep, struct yoke_task *task)
         }
         if (i + 1 == look_at) {
             if (asked_to_stop(sweep, i + 1)) {
-                cancel_rest(sweep, i + 1);
-                return -ECANCELED;
+                return cancel_rest(sweep, i + 1, rc);
             }
             look_at = yk_min(look_at + step, sweep->count);
         }

@@ -124,7 +124,11 @@ static int open_child(int pid, int *pidfd)
 {
     *pidfd = -1;
     const int rc = yk_pidfd_open(pid, pidfd);
-    return rc == -ESRCH ? 0 : rc;
+    if (rc == 0 || rc == -ESRCH) {
+        return 0;
+    }
+    yk_child_discard(pid); /* no descriptor left to watch it with */
+    return rc;
 }
 
 int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, void *arg, int *pid,
@@ -147,7 +151,7 @@ int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, voi
     return open_child(child, pidfd);
 }
 
-static int record_ranges(struct yk_template *template)
+static int record_ranges(struct yk_template *template) YK_REQUIRES(template->lock)
 {
     size_t room = yk_code_ranges(NULL, 0) + 8;
     for (;;) {
@@ -177,18 +181,21 @@ static const struct yk_code_range *range_of(const struct yk_code_range *ranges, 
     return NULL;
 }
 
-int yk_template_holds(const struct yk_template *template, uintptr_t fn)
+int yk_template_holds(struct yk_template *template, uintptr_t fn)
 {
     enum { NOW_MAX = 512 };
-    const struct yk_code_range *const then = range_of(template->ranges, template->range_count, fn);
-    if (then == NULL) {
+    yk_mutex_lock(&template->lock);
+    const struct yk_code_range *const found = range_of(template->ranges, template->range_count, fn);
+    const struct yk_code_range then = found != NULL ? *found : (struct yk_code_range){0};
+    yk_mutex_unlock(&template->lock);
+    if (then.end == 0) {
         return YOKE_EIMAGE;
     }
     /* The same address may by now belong to another library. */
     struct yk_code_range now[NOW_MAX];
     const size_t count = yk_min(yk_code_ranges(now, NOW_MAX), NOW_MAX);
     const struct yk_code_range *const here = range_of(now, count, fn);
-    return here == NULL || here->identity == then->identity ? 0 : YOKE_EIMAGE;
+    return here == NULL || here->identity == then.identity ? 0 : YOKE_EIMAGE;
 }
 
 static void kill_and_reap(int pidfd)
@@ -198,19 +205,15 @@ static void kill_and_reap(int pidfd)
     (void)yk_pidfd_reap(pidfd);
 }
 
-int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup)
+static int plant_locked(struct yk_template *template, const struct yk_image_setup *setup)
+    YK_REQUIRES(template->lock)
 {
-    *template = (struct yk_template){.pidfd = -1};
-    int rc = inherit_set();
-    if (rc != 0) {
-        return rc;
-    }
     struct yk_template_ctl *const ctl = yk_heap_alloc(sizeof *ctl);
     if (ctl == NULL) {
         return -ENOMEM;
     }
     memset(ctl, 0, sizeof *ctl);
-    rc = record_ranges(template);
+    int rc = record_ranges(template);
     if (rc != 0) {
         goto fail_ctl;
     }
@@ -219,34 +222,47 @@ int yk_template_plant(struct yk_template *template, const struct yk_image_setup 
         settle(setup);
         template_main(ctl);
     }
-    if (pid < 0) {
-        rc = pid;
-        goto fail_ranges;
-    }
-    rc = yk_pidfd_open(pid, &template->pidfd);
+    rc = pid < 0 ? pid : open_child(pid, &template->pidfd);
+    rc = rc == 0 && template->pidfd < 0 ? -EAGAIN : rc; /* dead already */
     if (rc != 0) {
-        goto fail_ranges; /* it dies with the keeper at the latest */
+        goto fail_ranges;
     }
     template->ctl = ctl;
     template->pid = pid;
     return 0;
 fail_ranges:
     free(template->ranges);
+    template->ranges = NULL;
+    template->range_count = 0;
 fail_ctl:
     yk_heap_free(ctl);
     return rc;
 }
 
+int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup)
+{
+    int rc = inherit_set();
+    if (rc == 0) {
+        yk_mutex_lock(&template->lock);
+        rc = plant_locked(template, setup);
+        yk_mutex_unlock(&template->lock);
+    }
+    return rc;
+}
+
 void yk_template_uproot(struct yk_template *template)
 {
-    if (template->ctl == NULL) {
-        return;
+    yk_mutex_lock(&template->lock);
+    if (template->ctl != NULL) {
+        kill_and_reap(template->pidfd);
+        yk_fd_close(template->pidfd);
+        yk_heap_free(template->ctl);
+        template->ctl = NULL;
     }
-    kill_and_reap(template->pidfd);
-    yk_fd_close(template->pidfd);
     free(template->ranges);
-    yk_heap_free(template->ctl);
-    template->ctl = NULL;
+    template->ranges = NULL;
+    template->range_count = 0;
+    yk_mutex_unlock(&template->lock);
 }
 
 static int await_reply(struct yk_template *template, uint32_t request)
@@ -284,7 +300,7 @@ int yk_template_spawn(struct yk_template *template, yk_image_entry *entry, void 
                       int *pidfd)
 {
     yk_mutex_lock(&template->lock);
-    const int child = request(template, entry, arg);
+    const int child = template->ctl != NULL ? request(template, entry, arg) : -ESRCH;
     yk_mutex_unlock(&template->lock);
     if (child <= 0) {
         return child == 0 ? -EAGAIN : child;

@@ -24,8 +24,8 @@ struct yk_image_setup {
 };
 
 struct yk_template {
-    yk_mutex lock; /* one request at a time */
-    struct yk_template_ctl *ctl;
+    yk_mutex lock;               /* of all below; held for a whole request */
+    struct yk_template_ctl *ctl; /* NULL: there is no template */
     int pid;
     int pidfd;
     struct yk_code_range *ranges; /* what the image can run */
@@ -35,7 +35,8 @@ struct yk_template {
 /* What a copy runs; it must not return. arg is memory of the image or of the shared heap. */
 typedef void yk_image_entry(void *arg);
 
-/* Make the image. On the keeper only, and the keeper must be held as long as it lives. */
+/* Make the image; the template is zeroed, or was uprooted. On the keeper only, and the keeper must
+ * be held as long as it lives. */
 int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup);
 /* End the template; copies made of it live on. */
 void yk_template_uproot(struct yk_template *template);
@@ -45,7 +46,7 @@ void yk_template_uproot(struct yk_template *template);
 int yk_template_spawn(struct yk_template *template, yk_image_entry *entry, void *arg, int *pid,
                       int *pidfd);
 /* Can a copy run this function? 0 or YOKE_EIMAGE. */
-int yk_template_holds(const struct yk_template *template, uintptr_t fn);
+int yk_template_holds(struct yk_template *template, uintptr_t fn);
 
 /* Fork now, from the keeper only, and run entry(arg) in the child: an image used once. */
 int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, void *arg, int *pid,

@@ -164,6 +164,15 @@ struct yk_exit_status yk_pidfd_reap(int pidfd)
     return status;
 }
 
+void yk_child_discard(int pid)
+{
+    const int saved = errno;
+    kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR) {
+    }
+    errno = saved;
+}
+
 bool yk_process_follow(int parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
