@@ -73,7 +73,7 @@ static void maps_under_fire(unsigned retries, int shared, int all)
         a.in[i] = i;
     long total = 0;
     uint64_t seed = random_seed();
-    for (int round = 0; round < 20 && total < 25; round++) {
+    for (int round = 0; round < 20 && total < 60; round++) {
         yoke_outcome failure = {.kind = -1};
         const yoke_options options = {.size = sizeof options,
                                       .context = &a.starts,
@@ -85,7 +85,7 @@ static void maps_under_fire(unsigned retries, int shared, int all)
         memset(a.starts, 0, ITEMS * sizeof *a.starts);
         struct killer killer = {.pool = pool,
                                 .random = random_next(&seed),
-                                .pause_us = 8000,
+                                .pause_us = 3000,
                                 .tasks_apart = 1,
                                 .all = all};
         killer_start(&killer);

@@ -52,6 +52,16 @@ static int die_sometimes(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
+static int die_first(yoke_task *task, const void *in, void *out)
+{
+    const struct plan *plan = yoke_task_context(task);
+    (void)out;
+    count_up(plan->starts, 1);
+    if (*(const int64_t *)in == 17 && yoke_task_attempt(task) < plan->good_attempt)
+        die(plan->how);
+    return 0;
+}
+
 static void check_map(yoke_pool *pool, struct plan plan, unsigned retries, int signo, int code)
 {
     int64_t in[N], out[N];
@@ -114,6 +124,30 @@ static void retries_start_it_again_that_often(void)
     plan.good_attempt = 2;
     check_map(pool, plan, 2, SIGKILL, 0);
     check_map(pool, plan, 1, SIGKILL, 0);
+    end_pool(pool);
+    yoke_shared_free(plan.starts);
+}
+
+/* A poison task is the one that pays: not the pool, and not the tasks beside it. */
+static void many_retries_are_many_starts(void)
+{
+    enum { RETRIES = 40 };
+    yoke_pool *pool = make_pool(YOKE_PROCESSES, 2);
+    struct plan plan = {.starts = shared_zeroed(N * sizeof(atomic_long)), .how = KILL};
+    const int64_t x = 17;
+    yoke_job *job = NULL;
+    yoke_outcome outcome;
+    const yoke_options options = {
+        .size = sizeof options, .context = &plan, .context_bytes = sizeof plan, .retries = RETRIES};
+    plan.good_attempt = RETRIES + 1;
+    CHECK_RC(yoke_submit(pool, die_first, &x, 8, 8, &options, &job), 0);
+    CHECK_RC(yoke_wait(job, soon()), 0);
+    CHECK_RC(yoke_job_result(job, &outcome, NULL, NULL), 0);
+    yoke_job_release(job);
+    CHECK_EQ(outcome.attempts, RETRIES + 1);
+    CHECK_EQ(outcome.kind, YOKE_CRASHED);
+    CHECK_EQ(count_get(plan.starts), RETRIES + 1);
+    check_pool_works(pool);
     end_pool(pool);
     yoke_shared_free(plan.starts);
 }
@@ -290,6 +324,7 @@ int main(int argc, char **argv)
     check_kind = YOKE_PROCESSES;
     RUN(a_death_costs_one_item_and_has_a_name);
     RUN(retries_start_it_again_that_often);
+    RUN(many_retries_are_many_starts);
     RUN(a_failure_is_not_retried);
     RUN(submitted_tasks_die_alone_too);
     RUN(ranges_are_run_again_as_a_whole);

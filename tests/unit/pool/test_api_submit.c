@@ -151,6 +151,43 @@ static void input_is_copied_and_room_is_zeroed(void)
     }
 }
 
+static int check_alignment(yoke_task *task, const void *in, void *out)
+{
+    const size_t bytes = (size_t)((const unsigned char *)in)[0];
+    (void)task;
+    for (size_t i = 0; i < bytes; i++) {
+        if (((const unsigned char *)in)[i] != bytes)
+            return 2;
+    }
+    if (out)
+        memset(out, 1, 8);
+    return (uintptr_t)in % 8 ? 1 : 0;
+}
+
+static void input_of_any_size_is_aligned(void)
+{
+    enum { N = 100 };
+    FOR_EACH_KIND(kind)
+    {
+        yoke_pool *pool = make_pool(kind, 2);
+        yoke_job *jobs[2 * N];
+        for (size_t i = 0; i < 2 * N; i++) {
+            unsigned char in[N];
+            memset(in, (int)(i / 2 + 1), sizeof in);
+            CHECK_RC(yoke_submit(pool, check_alignment, in, i / 2 + 1, i % 2 * 8, NULL, &jobs[i]),
+                     0);
+        }
+        CHECK_RC(yoke_wait_all(jobs, 2 * N, soon()), 0);
+        for (int i = 0; i < 2 * N; i++) {
+            yoke_outcome outcome;
+            CHECK_RC(yoke_job_result(jobs[i], &outcome, NULL, NULL), 0);
+            CHECK_EQ(outcome.code, 0);
+            yoke_job_release(jobs[i]);
+        }
+        end_pool(pool);
+    }
+}
+
 static int context_number(yoke_task *task, const void *in, void *out)
 {
     (void)in;
@@ -416,6 +453,7 @@ int main(int argc, char **argv)
     RUN(one_task_gives_one_result);
     RUN(more_tasks_than_there_is_room_for);
     RUN(input_is_copied_and_room_is_zeroed);
+    RUN(input_of_any_size_is_aligned);
     RUN(a_job_keeps_its_own_context);
     RUN(results_have_the_size_the_task_gives);
     RUN(jobs_without_result_and_failed_jobs);
