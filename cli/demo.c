@@ -47,6 +47,7 @@ int demo_main(int argc, char **argv)
     text_say("Yoke %s runs your work on all your cores, as threads or as processes. This program "
              "may use %u CPU%s. Every figure below is measured now.",
              yoke_version(), cpus, cpus == 1 ? "" : "s");
+    text_say_if_busy(cpus);
     const int failed = part(demo_work) + part(demo_wait) + part(demo_python) + part(demo_survival);
     next();
     return failed == 0 ? EXIT_OK : EXIT_FAILED;

@@ -17,7 +17,7 @@ int demo_wait(void)
     text_heading("2. Work that waits");
     text_busy("downloads");
     int rc = downloads_open(&downloads);
-    rc = rc ? rc : trial_run(trials, 3, 1);
+    rc = rc ? rc : trial_run(trials, 3, 1, 1000);
     downloads_close(&downloads);
     text_busy(NULL);
     if (rc != 0)

@@ -53,7 +53,7 @@ static int search(const struct pools *pools, int way, double *items)
     for (size_t count = SEARCH_FROM; yoke_now_ns() < until_ns; count *= 2) {
         struct jobs jobs = jobs_make(job_squares(count), pools);
         struct trial trials[] = {trial_of("", &jobs, LOOP), trial_of("", &jobs, way)};
-        const int rc = trial_run(trials, 2, 9);
+        const int rc = trial_run(trials, 2, 9, SEARCH_MS);
         if (rc != 0)
             return rc;
         if (trial_speedup(&trials[0], &trials[1]) < payoff) {
@@ -112,7 +112,7 @@ static int squares(const struct pools *pools)
         trial_of("threads, started for it", &jobs, THREADS_COLD),
         trial_of("processes, started for it", &jobs, PROCESSES_COLD),
     };
-    int rc = trial_run(trials, WAYS, 15);
+    int rc = trial_run(trials, WAYS, 15, 500);
     if (rc != 0)
         return rc;
     report_trials(&report, "the squares of 1 to 1,000,000", trials, WAYS, &trials[LOOP]);
@@ -136,7 +136,7 @@ static int primes(const struct pools *pools)
         trial_of("threads", &jobs, THREADS),
         trial_of("processes", &jobs, PROCESSES),
     };
-    const int rc = trial_run(trials, 3, 3);
+    const int rc = trial_run(trials, 3, 3, 2000);
     if (rc != 0)
         return rc;
     const unsigned cpus = yoke_cpu_count();
@@ -144,9 +144,7 @@ static int primes(const struct pools *pools)
     const double processes = trial_speedup(&trials[0], &trials[2]);
     report_trials(&report, "how many primes there are below 3,000,000", trials, 3, &trials[0]);
     if (threads < payoff && processes < payoff)
-        report_say(&report, "No gain: %s.",
-                   cpus == 1 ? "this program may use 1 CPU"
-                             : "the CPUs were busy with other work while this ran");
+        report_no_gain(&report);
     else
         report_say(&report, "Large enough: %.2fx with threads and %.2fx with processes on %u CPUs.",
                    threads, processes, cpus);

@@ -5,7 +5,9 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <yoke/yoke.h>
 
 struct figure *report_add(struct report *report, const char *group, const char *label, double value,
                           enum unit unit)
@@ -47,6 +49,22 @@ void report_say(struct report *report, const char *format, ...)
     if ((size_t)gap < left)
         vsnprintf(end + gap, left - (size_t)gap, format, args);
     va_end(args);
+}
+
+void report_no_gain(struct report *report)
+{
+    const unsigned cpus = yoke_cpu_count();
+    double load = 0;
+    if (cpus == 1)
+        report_say(report,
+                   "No gain: this process may use 1 CPU, and the workers take turns on it.");
+    else if (getloadavg(&load, 1) == 1 && load > cpus)
+        report_say(report,
+                   "No gain: the load of this machine was %.1f over the last minute, so other "
+                   "programs probably took its %u CPUs.",
+                   load, cpus);
+    else
+        report_say(report, "No gain, although this process may use %u CPUs.", cpus);
 }
 
 const char *speed_words(char *buffer, size_t size, double speedup)

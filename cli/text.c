@@ -129,6 +129,15 @@ void text_say(const char *format, ...)
     fflush(stdout);
 }
 
+void text_say_if_busy(unsigned cpus)
+{
+    double load = 0;
+    if (getloadavg(&load, 1) == 1 && load > cpus)
+        text_say("The load of this machine is %.1f: other programs compete for its CPUs, so the "
+                 "figures are worse than they could be.",
+                 load);
+}
+
 void text_verdict(const char *verdict)
 {
     char text[1100];

@@ -32,6 +32,9 @@ void text_heading(const char *format, ...) __attribute__((format(printf, 1, 2)))
 /** A paragraph, wrapped to the width of the terminal, 2 columns in. */
 void text_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/** A warning if the machine is busy with other work, so that nobody wonders at the figures. */
+void text_say_if_busy(unsigned cpus);
+
 /** A paragraph that stands out: what the figures mean. */
 void text_verdict(const char *verdict);
 

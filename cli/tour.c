@@ -166,12 +166,14 @@ int tour_main(int argc, char **argv)
     text_init();
     const int64_t start_ns = yoke_now_ns();
     const unsigned cpus = yoke_cpu_count();
-    if (choice.json)
+    if (choice.json) {
         putchar('[');
-    else
+    } else {
         text_say("Yoke %s on %u CPU%s. Each claim is measured here and now, with plain POSIX calls "
                  "and with Yoke; figures are medians of runs that took turns.",
                  yoke_version(), cpus, cpus == 1 ? "" : "s");
+        text_say_if_busy(cpus);
+    }
     int failed = 0, shown = 0;
     for (size_t i = 0; i < ROWS; i++)
         if (!choice.any_only || choice.only[i])

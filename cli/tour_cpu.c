@@ -95,9 +95,7 @@ static void conclude(struct report *report, const struct trial ways[WAYS])
     const double by_hand = trial_speedup(&ways[SERIAL], &ways[PLAIN_THREADS]);
     const double best = threads > processes ? threads : processes;
     if (best < 1.15) {
-        report_say(report, "No gain: %s.",
-                   cpus == 1 ? "this process may use 1 CPU, and the workers take turns on it"
-                             : "the CPUs were busy with other work while this ran");
+        report_no_gain(report);
         return;
     }
     report_say(report,
@@ -129,7 +127,7 @@ int tour_cpu(struct report *report)
         [YOKE_T] = {.label = "Yoke threads", .run = job_pool, .arg = &cpu.threads},
         [YOKE_P] = {.label = "Yoke processes", .run = job_pool, .arg = &cpu.processes},
     };
-    rc = rc ? rc : trial_run(ways, WAYS, 5);
+    rc = rc ? rc : trial_run(ways, WAYS, 7, 8000);
     cpu_close(&cpu);
     if (rc != 0)
         return rc;

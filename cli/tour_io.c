@@ -60,7 +60,7 @@ int tour_io(struct report *report)
         [YOKE_P] = {.label = "Yoke processes", .run = downloads_processes, .arg = &downloads},
     };
     int rc = downloads_open(&downloads);
-    rc = rc ? rc : trial_run(ways, WAYS, 3);
+    rc = rc ? rc : trial_run(ways, WAYS, 3, 5000);
     downloads_close(&downloads);
     if (rc != 0)
         return rc;

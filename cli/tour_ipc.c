@@ -249,8 +249,8 @@ int tour_ipc(struct report *report)
         {.label = "Yoke: a pointer into the shared heap", .run = yoke_bulk, .arg = &ipc},
     };
     int rc = ipc_open(&ipc);
-    rc = rc ? rc : trial_run(words, 3, 15);
-    rc = rc ? rc : trial_run(bulk, 2, 11);
+    rc = rc ? rc : trial_run(words, 3, 15, 2000);
+    rc = rc ? rc : trial_run(bulk, 2, 11, 3000);
     ipc_close(&ipc);
     if (rc != 0)
         return rc;

@@ -131,7 +131,7 @@ static int measure_big(struct trial big[BIG], size_t *ballast_bytes)
     void *ballast = ballast_take(ballast_bytes);
     if (ballast == NULL)
         return -ENOMEM;
-    const int rc = trial_run(big, BIG, 9);
+    const int rc = trial_run(big, BIG, 9, 3000);
     ballast_give(ballast, *ballast_bytes);
     return rc;
 }
@@ -159,7 +159,7 @@ int tour_start(struct report *report)
     struct trial big[BIG];
     memcpy(big, &small[BIG_FIRST], sizeof big);
     size_t ballast_bytes = 0;
-    rc = trial_run(small, SMALL, TRIAL_ROUNDS_MAX);
+    rc = trial_run(small, SMALL, TRIAL_ROUNDS_MAX, 2000);
     if (rc == 0)
         rc = measure_big(big, &ballast_bytes);
     yoke_pool_destroy(pool, YOKE_FOREVER);

@@ -28,21 +28,31 @@ static int run_once(struct trial *trial, double *ns)
     return rc;
 }
 
-int trial_run(struct trial *trials, size_t count, size_t rounds)
+/* One round, beginning with another trial each time. */
+static int run_round(struct trial *trials, size_t count, size_t round, size_t slot)
 {
-    if (rounds > TRIAL_ROUNDS_MAX)
-        rounds = TRIAL_ROUNDS_MAX;
-    for (size_t round = 0; round <= rounds; round++) { /* round 0 warms up and is overwritten */
-        const size_t slot = round == 0 ? 0 : round - 1;
-        for (size_t i = 0; i < count; i++) {
-            struct trial *trial = &trials[(i + round) % count];
-            const int rc = run_once(trial, &trial->ns[slot]);
-            if (rc != 0)
-                return rc;
-            trial->rounds = slot + 1;
-        }
+    for (size_t i = 0; i < count; i++) {
+        struct trial *trial = &trials[(i + round) % count];
+        const int rc = run_once(trial, &trial->ns[slot]);
+        if (rc != 0)
+            return rc;
+        trial->rounds = slot + 1;
     }
     return 0;
+}
+
+int trial_run(struct trial *trials, size_t count, size_t rounds, int64_t limit_ms)
+{
+    const int64_t until_ns = yoke_in_ms(limit_ms);
+    if (rounds > TRIAL_ROUNDS_MAX)
+        rounds = TRIAL_ROUNDS_MAX;
+    int rc = run_round(trials, count, 0, 0); /* warms up, and is overwritten */
+    for (size_t slot = 0; slot < rounds && rc == 0; slot++) {
+        if (slot > 0 && yoke_now_ns() > until_ns)
+            break;
+        rc = run_round(trials, count, slot + 1, slot);
+    }
+    return rc;
 }
 
 double trial_median_ns(const struct trial *trial)

@@ -9,6 +9,7 @@
 #define TRIAL_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum { TRIAL_ROUNDS_MAX = 31 };
 
@@ -21,9 +22,10 @@ struct trial {
     size_t rounds;
 };
 
-/** Run each once to warm up, then rounds times (at most TRIAL_ROUNDS_MAX).
+/** Run each once to warm up, then rounds times (at most TRIAL_ROUNDS_MAX); fewer times, but at
+ *  least once, when limit_ms have passed.
  *  \return 0, or the first error of a run. */
-int trial_run(struct trial *trials, size_t count, size_t rounds);
+int trial_run(struct trial *trials, size_t count, size_t rounds, int64_t limit_ms);
 
 /** Nanoseconds of one operation. */
 double trial_median_ns(const struct trial *trial);
