@@ -695,7 +695,7 @@ void *yoke_shared_alloc(size_t bytes)
 void yoke_shared_free(void *block)
 {
     const bool freed = yk_heap_free(block);
-    YK_ASSERT(freed || block == NULL || heap_if_open() == NULL);
+    YK_ASSERT(freed || !yk_heap_contains(block, 1));
     (void)freed;
 }
 

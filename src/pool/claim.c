@@ -76,11 +76,14 @@ bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, ui
     return claim(slot, yk_word(ticket, 0, YK_READY), owner, word);
 }
 
+bool yk_table_looks_ready(struct yk_ctl *ctl)
+{
+    return yk_word_phase(load_word(&ctl->slots[load_head(ctl) % YK_TABLE_SLOTS])) == YK_READY;
+}
+
 bool yk_table_looks_empty(struct yk_ctl *ctl)
 {
-    const uint64_t head = load_head(ctl);
-    return yk_word_phase(load_word(&ctl->slots[head % YK_TABLE_SLOTS])) != YK_READY &&
-           (int64_t)(load_tail(ctl) - head) <= 0;
+    return !yk_table_looks_ready(ctl) && (int64_t)(load_tail(ctl) - load_head(ctl)) <= 0;
 }
 
 void yk_table_announce(struct yk_ctl *ctl)

@@ -25,7 +25,7 @@ struct yoke_job {
     size_t in_bytes;
     size_t out_bytes;
     unsigned retries;
-    unsigned char small_in[YK_INLINE_IN_MAX];
+    _Alignas(16) unsigned char small_in[YK_INLINE_IN_MAX];
     struct yk_call *record; /* or NULL */
     void *record_out;
     /* under the pool's lock */
@@ -88,8 +88,9 @@ static void finish(yoke_job *job, const struct yk_answer *answer)
     job->result_bytes = answer->result_bytes;
     memcpy(job->small_out, answer->data, sizeof job->small_out);
     if (job->released) {
-        job->pool->refs--; /* not the last: whoever settles the unit holds one */
+        struct yoke_pool *const pool = job->pool;
         free_job(job);
+        yk_pool_job_gone(pool);
         return;
     }
     /* SYNC(job-ended) release: publishes the outcome and the result. */
@@ -144,21 +145,28 @@ static int make_record(yoke_job *job, const void *in, const yoke_options *option
 static int make_job(struct yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
                     size_t out_bytes, const yoke_options *options, yoke_job **made)
 {
-    yoke_job *const job = aligned_alloc(_Alignof(yoke_job), sizeof *job);
+    /* Field by field: most tasks are small, and clearing what they do not use would cost as much
+     * as the rest of this. malloc aligns to 16. */
+    yoke_job *const job = malloc(sizeof *job);
     if (job == NULL) {
         return -ENOMEM;
     }
-    memset(job, 0, sizeof *job);
-    job->unit.fill = fill;
-    job->unit.ended = ended;
+    yk_unit_init(&job->unit, fill, ended);
     job->unit.timeout_ns = options->timeout_ns;
-    atomic_init(&job->unit.slot, YK_NO_SLOT);
     job->pool = pool;
     job->fn = fn;
     job->context = options->context;
     job->in_bytes = in_bytes;
     job->out_bytes = out_bytes;
     job->retries = options->retries;
+    job->record = NULL;
+    job->attempts = 0;
+    job->cancelled = false;
+    job->released = false;
+    job->result = NULL;
+    memset(job->small_in, 0, sizeof job->small_in);
+    memset(job->small_out, 0, sizeof job->small_out);
+    atomic_init(&job->ended, false);
     const bool small = in_bytes <= YK_INLINE_IN_MAX && out_bytes <= YK_INLINE_OUT_MAX &&
                        options->context_bytes == 0 && options->timeout_ns == 0;
     if (!small) {
@@ -245,7 +253,7 @@ static int hand_in(struct yoke_pool *pool, yoke_job *job)
         rc = 0; /* a pool that lets its tasks finish lets them finish what they start */
     }
     if (rc == 0) {
-        pool->refs++;
+        pool->jobs_made++;
         yk_unit_publish_locked(pool, &job->unit);
     }
     yk_mutex_unlock(&pool->lock);
@@ -281,7 +289,7 @@ int yoke_submit(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes, s
     }
     if (pool->kind == YOKE_SERIAL) {
         yk_mutex_lock(&pool->lock);
-        pool->refs++;
+        pool->jobs_made++;
         pool->tasks++;
         yk_mutex_unlock(&pool->lock);
         run_serially(made);
@@ -533,12 +541,15 @@ void yoke_job_release(yoke_job *job)
         return;
     }
     struct yoke_pool *const pool = job->pool;
-    yk_mutex_lock(&pool->lock);
-    const bool over = job_ended(job);
-    job->released = true; /* if it is not over, its end frees it */
-    yk_mutex_unlock(&pool->lock);
+    bool over = job_ended(job);
+    if (!over) {
+        yk_mutex_lock(&pool->lock);
+        over = job_ended(job);
+        job->released = true; /* if it is not over, its end frees it */
+        yk_mutex_unlock(&pool->lock);
+    }
     if (over) {
         free_job(job);
-        yk_pool_unref(pool);
+        yk_pool_job_gone(pool);
     }
 }

@@ -231,7 +231,6 @@ int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
     made->kind = settings.kind;
     made->config = settings;
     made->hooks = hooks;
-    made->refs = 1;
     made->backlog_end = &made->backlog;
     rc = made->kind == YOKE_SERIAL ? 0 : start_engine(made);
     if (rc != 0) {
@@ -246,12 +245,23 @@ int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
 
 /* --- destroy -------------------------------------------------------------------------------- */
 
-void yk_pool_unref(struct yoke_pool *pool)
+void yk_pool_job_gone(struct yoke_pool *pool)
+{
+    /* SYNC(pool-jobs) acq_rel: the last one sees all the others did with it. */
+    if (atomic_fetch_sub_explicit(&pool->jobs_left, 1, memory_order_acq_rel) == 1) {
+        free(pool);
+    }
+}
+
+/* Until now the count went down from 0 with each job that was released: it becomes the number of
+ * those that were not, and the last of them frees the pool. */
+static void free_after_last_job(struct yoke_pool *pool)
 {
     yk_mutex_lock(&pool->lock);
-    const bool last = --pool->refs == 0;
+    const int64_t made = pool->jobs_made;
     yk_mutex_unlock(&pool->lock);
-    if (last) {
+    /* SYNC(pool-jobs) acq_rel: as above. */
+    if (atomic_fetch_add_explicit(&pool->jobs_left, made, memory_order_acq_rel) + made == 0) {
         free(pool);
     }
 }
@@ -339,7 +349,7 @@ int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
     }
     free_ctl(pool);
     free(pool->members);
-    yk_pool_unref(pool);
+    free_after_last_job(pool);
     return rc;
 }
 

@@ -52,6 +52,20 @@ struct yk_unit {
     _Atomic uint32_t slot; /* also read without the lock, as a hint of where to look */
 };
 
+static inline void yk_unit_init(struct yk_unit *unit,
+                                void (*fill)(struct yk_unit *unit, struct yk_slot *slot),
+                                bool (*ended)(struct yk_unit *unit, const struct yk_answer *answer))
+{
+    unit->fill = fill;
+    unit->ended = ended;
+    unit->by_item = false;
+    unit->timeout_ns = 0;
+    unit->started_ns = NULL;
+    unit->state = YK_UNIT_IDLE;
+    unit->verdict = 0;
+    atomic_init(&unit->slot, YK_NO_SLOT);
+}
+
 /* A worker, as the program knows it. */
 struct yk_member {
     /* under lock */
@@ -78,10 +92,12 @@ struct yoke_pool {
     struct yk_ctl *ctl;
     size_t ctl_bytes;
     uint32_t waiter_spins;
-    yk_mutex lock; /* order: pool, then heap */
+    _Atomic int64_t jobs_left; /* minus the jobs released; see yk_pool_job_gone */
+    yk_mutex lock;             /* order: pool, then heap */
     /* under lock */
     struct yk_unit *units[YK_TABLE_SLOTS]; /* in the table; NULL: the slot is FREE */
     uint64_t tail;
+    int64_t jobs_made;
     unsigned in_flight; /* units in the table or the backlog */
     struct yk_unit *backlog;
     struct yk_unit **backlog_end;
@@ -93,7 +109,6 @@ struct yoke_pool {
     unsigned alive;                 /* members that live, with the spare */
     unsigned active;                /* workers */
     unsigned barren;                /* deaths in a row that ended no task */
-    unsigned refs;                  /* the pool's owner, and each job */
     struct yk_member *members;      /* ctl->line_count */
     _Atomic uintptr_t known_fns[8]; /* found in the image before */
     /* processes; the keeper's */
@@ -143,7 +158,8 @@ bool yk_unit_looks_done(struct yoke_pool *pool, struct yk_unit *unit);
 
 /* 0, -EINVAL, -ECHILD; YOKE_ENESTED in a process worker. */
 int yk_pool_check(const struct yoke_pool *pool);
-void yk_pool_unref(struct yoke_pool *pool);
+/* A job was freed; after yoke_pool_destroy the last one frees the pool. */
+void yk_pool_job_gone(struct yoke_pool *pool);
 /* Blocks that workers of this pool can see. */
 void *yk_pool_alloc(struct yoke_pool *pool, size_t bytes);
 void yk_pool_free(struct yoke_pool *pool, void *block);

@@ -103,7 +103,8 @@ static int range(const struct yk_sweep *sweep, void *accumulator)
     struct yoke_task task = task_inside(sweep);
     task.deadline_ns = deadline_of(sweep->options.timeout_ns);
     yk_task_enter(&task);
-    const int32_t code = yk_task_call_range(&task, sweep->range_fn, 0, sweep->count, accumulator);
+    const int32_t code =
+        yk_task_conclude(&task, sweep->range_fn(&task, 0, sweep->count, accumulator));
     yk_task_leave(&task);
     yoke_outcome outcome = yk_outcome_of(code);
     outcome.attempts = 1;

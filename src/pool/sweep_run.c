@@ -532,11 +532,9 @@ static int begin(struct run *run, const struct yk_sweep *sweep)
     for (unsigned i = 0; i < run->part_count; i++) {
         struct part *const part = &run->parts[i];
         part->run = run;
-        part->unit.fill = fill;
-        part->unit.ended = ended;
+        yk_unit_init(&part->unit, fill, ended);
         part->unit.by_item = sweep->fn != NULL;
         part->unit.timeout_ns = sweep->options.timeout_ns;
-        atomic_init(&part->unit.slot, YK_NO_SLOT);
     }
     return 0;
 }

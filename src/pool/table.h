@@ -179,6 +179,8 @@ bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, ui
 /* CLAIMED to DONE, and wake who waits for it. False: it was taken away from us. */
 bool yk_table_complete(struct yk_ctl *ctl, struct yk_slot *slot, uint64_t claimed);
 bool yk_table_looks_empty(struct yk_ctl *ctl);
+/* The slot at head is READY: the cheap look, at the one line the next task comes in. */
+bool yk_table_looks_ready(struct yk_ctl *ctl);
 /* Wake one sleeping worker, if any. */
 bool yk_table_wake_one(struct yk_ctl *ctl);
 /* Tell the program's waiters to look again. */

@@ -41,26 +41,12 @@ void yk_task_leave(struct yoke_task *task)
 }
 
 /* What the call left behind goes; the next item of a map uses the same struct. */
-static int32_t conclude(struct yoke_task *task, int code)
+int32_t yk_task_conclude(struct yoke_task *task, int code)
 {
-    if (YK_LIKELY(code == 0 && task->told == 0 && task->region.newest == NULL)) {
-        return 0;
-    }
     const int32_t result = answer(task, code);
     yk_region_clear(&task->region);
     task->told = 0;
     return result;
-}
-
-int32_t yk_task_call(struct yoke_task *task, yoke_fn *fn, const void *in, void *out)
-{
-    return conclude(task, fn(task, in, out));
-}
-
-int32_t yk_task_call_range(struct yoke_task *task, yoke_range_fn *fn, size_t begin, size_t end,
-                           void *accumulator)
-{
-    return conclude(task, fn(task, begin, end, accumulator));
 }
 
 const void *yoke_task_context(const yoke_task *task)

@@ -10,7 +10,9 @@
 
 #include <errno.h>
 
-#define STOP_LOOK_SPINS 64 /* looks at the table between two looks at our state */
+/* Cheap looks between two full ones: tail and our state are lines the program writes, and each
+ * look at them makes its next write slow. */
+#define FULL_LOOK_SPINS 32
 
 /* --- running ------------------------------------------------------------------------------- */
 
@@ -73,8 +75,8 @@ static void run_range(struct yoke_task *task, struct yk_slot *slot)
     task->attempt = slot->attempt;
     start_clock(task, &part->started_ns, part->timeout_ns);
     step_to(task->worker, slot, 0, 1);
-    slot->code =
-        yk_task_call_range(task, part->range_fn, part->begin, part->begin + part->count, part->out);
+    slot->code = yk_task_conclude(
+        task, part->range_fn(task, part->begin, part->begin + part->count, part->out));
     part->ran = part->count;
     step_to(task->worker, slot, 1, 2);
 }
@@ -159,10 +161,10 @@ static bool has_work_or_stops(struct yoke_worker *worker)
 static bool spin_for_work(struct yoke_worker *worker)
 {
     for (uint32_t i = 0; i < worker->ctl->spins; i++) {
-        if (!yk_table_looks_empty(worker->ctl)) {
+        if (yk_table_looks_ready(worker->ctl)) {
             return true;
         }
-        if (i % STOP_LOOK_SPINS == 0 && state_of(worker->line) != YK_LINE_ACTIVE) {
+        if (i % FULL_LOOK_SPINS == 0 && has_work_or_stops(worker)) {
             return true;
         }
         yk_cpu_relax();

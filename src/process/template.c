@@ -10,7 +10,6 @@
 #include "process/template.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 #include "process/keeper.h"
 
@@ -151,22 +150,32 @@ int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, voi
     return open_child(child, pidfd);
 }
 
+static void forget_ranges(struct yk_template *template) YK_REQUIRES(template->lock)
+{
+    if (template->ranges != NULL) {
+        yk_unmap(template->ranges, template->range_room * sizeof *template->ranges);
+    }
+    template->ranges = NULL;
+    template->range_count = 0;
+}
+
+/* In a mapping of its own: it lives as long as the template, which may be for ever. */
 static int record_ranges(struct yk_template *template) YK_REQUIRES(template->lock)
 {
     size_t room = yk_code_ranges(NULL, 0) + 8;
     for (;;) {
-        struct yk_code_range *const ranges = calloc(room, sizeof *ranges);
-        if (ranges == NULL) {
+        void *ranges = NULL;
+        if (yk_map_private(room * sizeof *template->ranges, &ranges) != 0) {
             return -ENOMEM;
         }
-        const size_t count = yk_code_ranges(ranges, room);
-        if (count <= room) {
-            template->ranges = ranges;
-            template->range_count = count;
+        template->ranges = ranges;
+        template->range_room = room;
+        template->range_count = yk_code_ranges(ranges, room);
+        if (template->range_count <= room) {
             return 0;
         }
-        free(ranges);
-        room = count + 8;
+        room = template->range_count + 8;
+        forget_ranges(template);
     }
 }
 
@@ -231,9 +240,7 @@ static int plant_locked(struct yk_template *template, const struct yk_image_setu
     template->pid = pid;
     return 0;
 fail_ranges:
-    free(template->ranges);
-    template->ranges = NULL;
-    template->range_count = 0;
+    forget_ranges(template);
 fail_ctl:
     yk_heap_free(ctl);
     return rc;
@@ -259,9 +266,7 @@ void yk_template_uproot(struct yk_template *template)
         yk_heap_free(template->ctl);
         template->ctl = NULL;
     }
-    free(template->ranges);
-    template->ranges = NULL;
-    template->range_count = 0;
+    forget_ranges(template);
     yk_mutex_unlock(&template->lock);
 }
 

@@ -30,6 +30,7 @@ struct yk_template {
     int pidfd;
     struct yk_code_range *ranges; /* what the image can run */
     size_t range_count;
+    size_t range_room;
 };
 
 /* What a copy runs; it must not return. arg is memory of the image or of the shared heap. */

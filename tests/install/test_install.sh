@@ -57,11 +57,11 @@ version=$(pkg-config --modversion yoke)
 
 # Word splitting is wanted: these are lists of options.
 try() { # name, options of pkg-config, compiler, options, source
-    local name=$1 query=$2 && shift 2
+    local name=$1 query=$2 said && shift 2
     # shellcheck disable=SC2046
     "$@" -Wall -Wextra -Werror -o "$root/$name" $(pkg-config --cflags --libs $query yoke)
-    [ "$(LD_LIBRARY_PATH=$at/lib "$root/$name")" = "yoke $version: 1 4 9, no error" ] ||
-        fail "the $name program does not do what it should: $("$root/$name" 2>&1)"
+    said=$(LD_LIBRARY_PATH=$at/lib "$root/$name" 2>&1) || said="$said (exit code $?)"
+    [ "$said" = "yoke $version: 1 4 9, success" ] || fail "the $name program said: $said"
 }
 try c-shared '' "$CC" -std=c11 "$root/use.c"
 try c-static --static "$CC" -std=c11 -static "$root/use.c"
