@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * dispatch.c - units in and out of the table, on the program's side.   Room: pool.
  *
- * Argument. Under the pool's lock a slot is FREE exactly if units[slot] is NULL. Only this side
- * moves a word to READY or FREE; a worker moves it to CLAIMED and DONE. What a worker can write
+ * Argument. Under the pool's lock a slot is free exactly if units[slot] is NULL; its word is then
+ * anything but READY. Only this side moves a word to READY, a worker moves it to CLAIMED and DONE. What a worker can write
  * is read once, after its word was seen DONE (or its owner was seen dead), and checked: a word
  * that fits nothing we published is treated as a death in that slot, never believed.
  */
@@ -170,15 +170,12 @@ static void settle_locked(struct yoke_pool *pool, struct yk_unit *unit,
     }
 }
 
-/* The slot is ours again. relaxed stores would do: nobody but us looks at a FREE slot. */
+/* The slot is ours again. Its word stays as it is, DONE or of a dead owner: nobody claims that, and
+ * writing it would only move the cache line once more. */
 static void release_slot_locked(struct yoke_pool *pool, struct yk_unit *unit)
     YK_REQUIRES(pool->lock)
 {
-    const uint32_t index = slot_of(unit);
-    struct yk_slot *const slot = slot_at(pool, index);
-    /* SYNC(slot-word) release: the answer was read before the slot is reused. */
-    atomic_store_explicit(&slot->word, yk_word(unit->ticket, 0, YK_FREE), memory_order_release);
-    pool->units[index] = NULL;
+    pool->units[slot_of(unit)] = NULL;
     slot_set(unit, YK_NO_SLOT);
 }
 

@@ -2,14 +2,15 @@
  * table.h - the task table: slots that a worker claims and completes with one CAS each.
  *
  * Idea: one 64-bit word per slot holds {ticket, owner, phase} and is all the truth there is.
- *   FREE      the submitter's, who fills the slot.
+ *   FREE      never used, or taken back before it began.
  *   READY     published; the body never started.             (submitter, release)
  *   CLAIMED   exactly one owner runs it.                      (worker, CAS from READY)
  *   DONE      the body finished and its result is complete.   (that worker, CAS from CLAIMED)
  *   DOOMED    its owner will be killed for it; the late completion of the owner fails, and the
  *             owner then waits for the end.                   (submitter, CAS from CLAIMED)
- * and FREE again once collected. Taking a task back is a CAS from READY to FREE. A worker that
- * dies at any instruction leaves one of these, and none stands in another's way.
+ * Whether a slot is in use is the submitter's to know; he fills one only while its word is not
+ * READY. Taking a task back is a CAS from READY to FREE. A worker that dies at any instruction
+ * leaves one of these, and none stands in another's way.
  *
  * Tickets are handed out in order, slot = ticket mod size; a slot still in use is passed over.
  * `tail`, written by the submitter only, is the first ticket not given out. `head` is a hint: no
