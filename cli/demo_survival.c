@@ -97,10 +97,10 @@ static int say_what_happened(struct survival *s, const struct killer *killer)
         return -EAGAIN;
     }
     char verdict[400];
-    text_say("A map of %d items on %u processes; when %d were done, worker %d got SIGKILL. Workers "
+    text_say("A map of %d items on %u process%s; when %d were done, worker %d got SIGKILL. Workers "
              "that died: %llu; started again: %u item%s.",
-             ITEMS, stats.workers, KILL_AT, killer->victim, (unsigned long long)stats.died, again,
-             again == 1 ? "" : "s");
+             ITEMS, stats.workers, stats.workers == 1 ? "" : "es", KILL_AT, killer->victim,
+             (unsigned long long)stats.died, again, again == 1 ? "" : "s");
     snprintf(verdict, sizeof verdict, "%u of %d results are equal to those of a serial run: %s.",
              equal, ITEMS, equal == ITEMS ? "nothing is lost" : "that is an error");
     text_verdict(verdict);

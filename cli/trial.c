@@ -28,15 +28,16 @@ static int run_once(struct trial *trial, double *ns)
     return rc;
 }
 
-/* One round, beginning with another trial each time. */
-static int run_round(struct trial *trials, size_t count, size_t round, size_t slot)
+int trial_round(struct trial *trials, size_t count, size_t first)
 {
     for (size_t i = 0; i < count; i++) {
-        struct trial *trial = &trials[(i + round) % count];
-        const int rc = run_once(trial, &trial->ns[slot]);
+        struct trial *trial = &trials[(i + first) % count];
+        double ns = 0;
+        const int rc = run_once(trial, &ns);
         if (rc != 0)
             return rc;
-        trial->rounds = slot + 1;
+        if (trial->rounds < TRIAL_ROUNDS_MAX)
+            trial->ns[trial->rounds++] = ns;
     }
     return 0;
 }
@@ -44,13 +45,13 @@ static int run_round(struct trial *trials, size_t count, size_t round, size_t sl
 int trial_run(struct trial *trials, size_t count, size_t rounds, int64_t limit_ms)
 {
     const int64_t until_ns = yoke_in_ms(limit_ms);
-    if (rounds > TRIAL_ROUNDS_MAX)
-        rounds = TRIAL_ROUNDS_MAX;
-    int rc = run_round(trials, count, 0, 0); /* warms up, and is overwritten */
-    for (size_t slot = 0; slot < rounds && rc == 0; slot++) {
-        if (slot > 0 && yoke_now_ns() > until_ns)
+    int rc = trial_round(trials, count, 0);
+    for (size_t i = 0; i < count; i++)
+        trials[i].rounds = 0; /* that was to warm up */
+    for (size_t round = 0; round < rounds && rc == 0; round++) {
+        if (round > 0 && yoke_now_ns() > until_ns)
             break;
-        rc = run_round(trials, count, slot + 1, slot);
+        rc = trial_round(trials, count, round);
     }
     return rc;
 }

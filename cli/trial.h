@@ -27,6 +27,9 @@ struct trial {
  *  \return 0, or the first error of a run. */
 int trial_run(struct trial *trials, size_t count, size_t rounds, int64_t limit_ms);
 
+/** One round more, beginning with trial number first. \return as trial_run. */
+int trial_round(struct trial *trials, size_t count, size_t first);
+
 /** Nanoseconds of one operation. */
 double trial_median_ns(const struct trial *trial);
 
