@@ -38,7 +38,8 @@ members() { # session: the processes in it that are not dead
 kill_session() {
     local i pids
     for ((i = 0; i < 50; i++)); do
-        pids=$(members "$1") && [ -n "$pids" ] || return
+        pids=$(members "$1")
+        [ -n "$pids" ] || return
         kill -KILL $pids
         sleep 0.02
     done
