@@ -159,6 +159,29 @@ static int print_lines(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
+static int print_once(yoke_task *task, const void *in, void *out)
+{
+    (void)task;
+    (void)in;
+    *(int64_t *)out = getpid();
+    printf("printed by the late one\n");
+    return 0;
+}
+
+/* What a task printed is out when its result is: also if its worker dies after that. */
+static void print_and_be_killed(yoke_pool *pool)
+{
+    yoke_job *job = NULL;
+    const void *out = NULL;
+    CHECK_RC(yoke_submit(pool, print_once, NULL, 0, 8, NULL, &job), 0);
+    CHECK_RC(yoke_wait(job, soon()), 0);
+    CHECK_RC(yoke_job_result(job, NULL, &out, NULL), 0);
+    const int pid = (int)*(const int64_t *)out;
+    yoke_job_release(job);
+    CHECK_EQ(signal_child(pid, SIGKILL), 1);
+    WAIT_FOR(process_is_gone(pid));
+}
+
 static int print_and_exit(yoke_task *task, const void *in, void *out)
 {
     (void)task;
@@ -187,6 +210,7 @@ static int talk(void *arg)
     yoke_pool *pool = make_pool(YOKE_PROCESSES, WORKERS);
     printf("and after it\n");
     CHECK_RC(yoke_map(pool, print_lines, NULL, 0, NULL, 0, LINES, NULL), 0);
+    print_and_be_killed(pool);
     yoke_job *job = NULL;
     yoke_outcome outcome;
     CHECK_RC(yoke_submit(pool, print_and_exit, NULL, 0, 0, NULL, &job), 0);
@@ -231,6 +255,7 @@ static void what_is_printed_comes_once_and_whole(void)
     CHECK_EQ(count_text(text, "and after it\n"), 1);
     CHECK_EQ(count_text(text, "the end\n"), 1);
     CHECK_EQ(count_text(text, "the program's own handler\n"), 1);
+    CHECK_EQ(count_text(text, "printed by the late one\n"), 1);
     CHECK_EQ(count_text(text, "last words\n"), 1);
     CHECK_EQ(count_text(text, " says"), LINES);
     for (int i = 0; i < LINES; i++) {

@@ -103,7 +103,8 @@ static void a_pool_survives_its_template(void)
 {
     const int seed_template = template_of(getpid());
     CHECK(seed_template > 0);
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < 12; round++) {
+        /* Soon after the start, so that some die while they make the spare. */
         yoke_pool *pool = make_pool(YOKE_PROCESSES, 2);
         /* The seed's sleeps on; the other one is this pool's. */
         struct proc_info *list = malloc(CHECK_PROCS * sizeof *list);
@@ -116,7 +117,7 @@ static void a_pool_survives_its_template(void)
                 killed += signal_child(list[i].pid, SIGKILL);
         }
         free(list);
-        CHECK_EQ(killed, 1);
+        CHECK(killed >= 1); /* a worker just made is still called that, too */
         check_pool_works(pool);
         if (round % 2)
             kill_all_workers(pool);
