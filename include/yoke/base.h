@@ -90,7 +90,8 @@ YOKE_API unsigned yoke_cpu_count(void);
  *
  *  Optional. Pools and processes with image = YOKE_SEED are made of copies of the program as it
  *  is now, so they start as fast from a 10 GB program as from a 10 MB one. A second call does
- *  nothing. It costs one small process that sleeps.
+ *  nothing, unless somebody killed the process that holds the image: then it plants a new one. It
+ *  costs one small process that sleeps.
  *
  *  \return 0, -ENOMEM, -EAGAIN (no process to be had), -EMFILE, or YOKE_ENESTED in a worker.
  *

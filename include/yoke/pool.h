@@ -55,7 +55,9 @@ typedef struct yoke_outcome {
 typedef struct yoke_pool_config {
     size_t size;           /**< sizeof(yoke_pool_config) */
     int kind;              /**< 0: YOKE_THREADS */
-    int image;             /**< processes: YOKE_SNAPSHOT, or YOKE_SEED after yoke_init */
+    int image;             /**< processes: YOKE_SNAPSHOT, or YOKE_SEED after yoke_init. If somebody
+                                kills the process that holds the image, a new one is made of the
+                                program as it is then */
     unsigned workers;      /**< 0: yoke_cpu_count(). At most 1024 */
     unsigned workers_max;  /**< threads: for tasks that wait (I/O), grow up to this many while
                                tasks queue and shrink again; 0: the same as workers. At most
@@ -99,8 +101,8 @@ typedef struct yoke_options {
  *  \param pool    gets the pool; untouched on failure.
  *  \return 0; -EINVAL (a value out of range, pool NULL); YOKE_EVERSION; -ENOMEM, -EAGAIN, -EMFILE
  *          (memory, processes or threads, descriptors are used up); YOKE_EINIT; -ESRCH (YOKE_SEED
- *          without yoke_init); YOKE_ENESTED (a process pool inside a process worker). Nothing is
- *          left behind on failure.
+ *          without yoke_init); -EBADF (a descriptor of keep_fds is not open); YOKE_ENESTED (a process
+ *          pool inside a process worker). Nothing is left behind on failure.
  *
  *  Ownership:  the pool is the caller's until yoke_pool_destroy.
  *  Threads:    any.   Blocks: until the workers are ready.
@@ -139,8 +141,8 @@ YOKE_API int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns);
  *  \param options   NULL for all defaults.
  *  \return 0: every item ended in YOKE_OK; YOKE_ETASK: at least one did not (see outcomes, failure);
  *          -EINVAL (NULL where memory is needed, sizes that overflow), YOKE_EVERSION, YOKE_EIMAGE,
- *          -ENOMEM, -ECHILD; -ECANCELED: progress said stop; YOKE_EBROKEN; YOKE_ECLOSED. In the
- *          last three, outcomes tells what was done.
+ *          -ENOMEM, -ECHILD; -ECANCELED: progress said stop, or the calling thread was interrupted;
+ *          YOKE_EBROKEN; YOKE_ECLOSED. In the last three, outcomes tells what was done.
  *
  *  Ownership:  everything stays the caller's.
  *  Threads:    any, several at once, also from inside a task.   Blocks: until all is done; a
@@ -190,8 +192,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_reduce(yoke_pool *pool, yoke_range_fn *fn, yok
  *  \param options    NULL for all defaults. outcomes, failure and progress are not used.
  *  \param job        gets the handle.
  *  \return 0; -EINVAL, YOKE_EVERSION, YOKE_EIMAGE, -ENOMEM, YOKE_ECLOSED, YOKE_EBROKEN, -ECHILD;
- *          YOKE_ENESTED (from inside a process worker); -EINTR (a signal while it waited for
- *          room). On failure fn will not run.
+ *          YOKE_ENESTED (from inside a process worker); -EINTR (a signal) or -ECANCELED (the calling
+ *          thread was interrupted) while it waited for room. On failure fn will not run.
  *
  *  Ownership:  in stays the caller's. The job is the caller's until yoke_job_release.
  *  Threads:    any, several at once, also from inside a thread task.   Blocks: while there is no

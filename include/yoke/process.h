@@ -52,7 +52,8 @@ typedef struct yoke_process_end {
  *  \param arg      as it is: memory of the image or of the shared heap.
  *  \param process  gets the handle.
  *  \return 0, -EINVAL, YOKE_EVERSION, -EAGAIN, -ENOMEM, -EMFILE, YOKE_EIMAGE (the seed does not hold
- *          fn), YOKE_ENESTED (in a worker), or -ESRCH (YOKE_SEED without yoke_init).
+ *          fn), YOKE_ENESTED (in a worker), -EBADF (a descriptor of keep_fds is not open), or -ESRCH
+ *          (YOKE_SEED without yoke_init, or somebody killed the process that holds the seed).
  *
  *  Ownership:  the handle is the caller's until yoke_process_release.
  *  Threads:    any.   Blocks: for the time of one fork.

@@ -3,7 +3,8 @@
  *
  * A thread is never killed: that would leak what it holds and leave its locks locked.
  * yoke_thread_interrupt asks it to stop; it sees that in yoke_thread_interrupted, and every
- * blocking Yoke call it is in, or comes to, returns -ECANCELED.
+ * blocking Yoke call it is in, or comes to, returns -ECANCELED (yoke_pool_destroy and the releases
+ * do what they promise first).
  */
 #ifndef YOKE_THREAD_H
 #define YOKE_THREAD_H

@@ -62,6 +62,17 @@ static inline size_t yk_round_up(size_t n, size_t multiple)
     return (n + multiple - 1) & ~(multiple - 1);
 }
 
+/* The next item of an array; an array of no bytes stays where it is, also at NULL. */
+static inline const unsigned char *yk_next_item(const unsigned char *item, size_t bytes)
+{
+    return bytes != 0 ? item + bytes : item;
+}
+
+static inline unsigned char *yk_next_room(unsigned char *item, size_t bytes)
+{
+    return bytes != 0 ? item + bytes : item;
+}
+
 static inline unsigned yk_lowest_bit(uint64_t nonzero)
 {
     return (unsigned)__builtin_ctzll(nonzero);

@@ -476,8 +476,8 @@ static void *take_block(struct heap *heap, size_t index, unsigned class, void *_
         }
         void *const start = (unsigned char *)chunk + HEADER_BYTES + block * yk_class_bytes(class);
         note_set(note, start);
-        /* relaxed: only the owner clears bits, and it read this one with acquire. */
-        atomic_fetch_and_explicit(&chunk->free[at], ~(bits & (0 - bits)), memory_order_relaxed);
+        /* SYNC(block-bits) release: not before the note stands. Only the owner clears bits. */
+        atomic_fetch_and_explicit(&chunk->free[at], ~(bits & (0 - bits)), memory_order_release);
         heap->hint[class] = (uint16_t)at;
         return start;
     }

@@ -125,8 +125,8 @@ bool yk_table_wake_one(struct yk_ctl *ctl)
                 continue;
             }
             struct yk_line *const line = &ctl->lines[index];
-            /* relaxed: only the futex compares it; the worker looks at everything anew. */
-            atomic_store_explicit(&line->wake, 0, memory_order_relaxed);
+            /* SYNC(line-wake) release: a worker that goes to sleep after this sees why it should not. */
+            atomic_store_explicit(&line->wake, 0, memory_order_release);
             yk_futex_wake(&line->wake, 1, ctl->scope);
             return true;
         }

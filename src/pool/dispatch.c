@@ -11,6 +11,7 @@
 #include "memory/heap.h"
 #include "pool/pool_private.h"
 
+#define BARREN_WINDOW_NS 5000000000LL
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
 
 static struct yk_slot *slot_at(struct yoke_pool *pool, uint32_t index)
@@ -49,18 +50,37 @@ uint32_t yk_pool_event(struct yoke_pool *pool)
     return atomic_load_explicit(&pool->ctl->event, memory_order_acquire);
 }
 
-int yk_pool_await(struct yoke_pool *pool, uint32_t event, int64_t until_ns)
+/* Nothing was announced for a while: see whether something should have been. */
+static void look_up(struct yoke_pool *pool, uint32_t event)
+{
+    if (yk_pool_event(pool) == event) {
+        yk_mutex_lock(&pool->lock);
+        yk_pool_audit_locked(pool);
+        yk_mutex_unlock(&pool->lock);
+    }
+}
+
+static int64_t sooner(int64_t until_ns)
 {
     const int64_t soon = yk_clock_ns() + LOOK_UP_NS;
-    const int64_t until = soon < until_ns ? soon : until_ns;
+    return soon < until_ns ? soon : until_ns;
+}
+
+int yk_pool_await(struct yoke_pool *pool, uint32_t event, int64_t until_ns)
+{
+    const int64_t until = sooner(until_ns);
     const int rc = yk_wait(&pool->ctl->event, event, until, pool->ctl->scope);
-    if (rc != -ETIMEDOUT || until == until_ns) {
-        return rc;
+    const bool more = rc == -ETIMEDOUT && until != until_ns;
+    if (rc == 0 || more) {
+        look_up(pool, event);
     }
-    yk_mutex_lock(&pool->lock);
-    yk_pool_audit_locked(pool);
-    yk_mutex_unlock(&pool->lock);
-    return 0;
+    return more ? 0 : rc;
+}
+
+void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t until_ns)
+{
+    (void)yk_futex_wait(&pool->ctl->event, event, sooner(until_ns), pool->ctl->scope);
+    look_up(pool, event);
 }
 
 bool yk_unit_looks_done(struct yoke_pool *pool, struct yk_unit *unit)
@@ -399,22 +419,35 @@ static bool is_garbage(const struct yk_unit *unit, uint64_t word)
            (phase == YK_READY) != (yk_word_owner(word) == 0);
 }
 
+/* Deaths in a row that cost no task its try: a few in a short time, and workers cannot live here. */
+static void count_death_locked(struct yoke_pool *pool, bool barren) YK_REQUIRES(pool->lock)
+{
+    const int64_t now = yk_clock_ns();
+    if (!barren || now - pool->last_death_ns > BARREN_WINDOW_NS) {
+        pool->barren = 0;
+    }
+    pool->barren += barren;
+    pool->last_death_ns = now;
+}
+
 void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_status status,
                          void *noted)
 {
-    pool->barren++;
+    bool barren = true;
     for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
         struct yk_unit *const unit = pool->units[i];
         if (unit == NULL) {
             continue;
         }
         const uint64_t word = load_word(slot_at(pool, i));
+        barren = barren && !(held_by(word, owner) && load_progress(slot_at(pool, i)) > 0);
         if (held_by(word, owner) || is_garbage(unit, word)) {
             bury_unit_locked(pool, unit, status, &noted);
         } else {
             yk_unit_poll_locked(pool, unit);
         }
     }
+    count_death_locked(pool, barren);
     yk_heap_free(noted);
     drain_backlog_locked(pool);
     /* The dead one may have been woken for a task that it did not live to claim. */

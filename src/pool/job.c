@@ -60,7 +60,7 @@ static void fill(struct yk_unit *unit, struct yk_slot *slot)
     slot->op = YK_OP_CALL;
     slot->run.fn = job->fn;
     slot->context = job->context;
-    slot->attempt = (uint8_t)yk_min(job->attempts, UINT8_MAX);
+    slot->attempt = job->attempts;
     if (job->record != NULL) {
         slot->u.record.call = job->record;
         slot->flags = unit->timeout_ns != 0 ? YK_FLAG_TIMED : 0;

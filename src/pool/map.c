@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * map.c - the three calls on data: what they accept, and where they run.   Room: pool.
  *
- * A map, for or reduce is a *sweep* over items 0 to count - 1. sweep.c runs one on workers,
+ * A map, for or reduce is a *sweep* over items 0 to count - 1. sweep_run.c runs one on workers,
  * serial.c in the caller.
  */
 #include <errno.h>

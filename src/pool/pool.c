@@ -63,7 +63,10 @@ int yk_pool_holds(struct yoke_pool *pool, uintptr_t fn)
     if (atomic_load_explicit(known, memory_order_relaxed) == fn) {
         return 0;
     }
-    const int rc = yk_template_holds(pool->template, fn);
+    /* SYNC(template) acquire: sees the template that was planted. */
+    struct yk_template *const template =
+        atomic_load_explicit(&pool->template, memory_order_acquire);
+    const int rc = yk_template_holds(template, fn);
     if (rc == 0) {
         /* relaxed: the address is all there is to see. */
         atomic_store_explicit(known, fn, memory_order_relaxed);
@@ -291,7 +294,7 @@ static bool drain(struct yoke_pool *pool, int64_t until_ns)
         if (yk_clock_ns() >= until_ns) {
             return false;
         }
-        (void)yk_pool_await(pool, event, until_ns);
+        yk_pool_await_for_sure(pool, event, until_ns);
     }
 }
 

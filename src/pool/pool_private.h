@@ -106,13 +106,14 @@ struct yoke_pool {
     uint64_t tasks;
     uint64_t started;
     uint64_t died;
-    unsigned alive;                 /* members that live, with the spare */
-    unsigned active;                /* workers */
-    unsigned barren;                /* deaths in a row that ended no task */
+    unsigned alive;  /* members that live, with the spare */
+    unsigned active; /* workers */
+    int64_t last_death_ns;
+    unsigned barren;                /* deaths in a row, close together, that cost no task a try */
     struct yk_member *members;      /* ctl->line_count */
     _Atomic uintptr_t known_fns[8]; /* found in the image before */
     /* processes; the keeper's */
-    struct yk_template *template; /* own_template or the seed */
+    struct yk_template *_Atomic template; /* own_template or the seed */
     struct yk_template own_template;
     struct yk_ticker ticker;
     unsigned start_failures;      /* in a row */
@@ -148,6 +149,8 @@ void yk_pool_revoke_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit);
 /* Sleep until something happened in the pool since `event` was read: 0, or as yk_wait. */
 int yk_pool_await(struct yoke_pool *pool, uint32_t event, int64_t until_ns);
+/* The same, whatever signals and interrupts come. */
+void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t until_ns);
 uint32_t yk_pool_event(struct yoke_pool *pool);
 /* How an item with this answer ended. */
 yoke_outcome yk_outcome_of(int32_t code);

@@ -52,8 +52,8 @@ static void order_stop(struct yk_line *line)
     /* SYNC(line-state) release: what was done before the order is seen by the worker. */
     atomic_store_explicit(&line->state, YK_LINE_STOP, memory_order_release);
     yk_futex_wake(&line->state, 1, YK_SHARED);
-    /* relaxed: only the futex compares it; the worker looks at everything anew. */
-    atomic_store_explicit(&line->wake, 0, memory_order_relaxed);
+    /* SYNC(line-wake) release: a worker that goes to sleep after this sees why it should not. */
+    atomic_store_explicit(&line->wake, 0, memory_order_release);
     yk_futex_wake(&line->wake, 1, YK_SHARED);
 }
 
@@ -71,6 +71,12 @@ static void activate_locked(struct yoke_pool *pool, uint32_t index) YK_REQUIRES(
 
 /* --- starting ------------------------------------------------------------------------------- */
 
+static void template_set(struct yoke_pool *pool, struct yk_template *template)
+{
+    /* SYNC(template) release: publishes the template to who looks whether it holds a function. */
+    atomic_store_explicit(&pool->template, template, memory_order_release);
+}
+
 static int plant(struct yoke_pool *pool, bool caller_waits)
 {
     const struct yk_image_setup setup = {
@@ -83,21 +89,22 @@ static int plant(struct yoke_pool *pool, bool caller_waits)
     };
     const int rc = yk_template_plant(&pool->own_template, &setup);
     if (rc == 0) {
-        pool->template = &pool->own_template;
+        template_set(pool, &pool->own_template);
     }
     return rc;
 }
 
 static int spawn(struct yoke_pool *pool, struct yk_line *line, int *pid, int *pidfd)
 {
-    int rc = yk_template_spawn(pool->template, worker_entry, line, pid, pidfd);
+    /* relaxed: only the keeper, and that is us, sets it. */
+    struct yk_template *const template =
+        atomic_load_explicit(&pool->template, memory_order_relaxed);
+    int rc = yk_template_spawn(template, worker_entry, line, pid, pidfd);
     if (rc == -ESRCH) {
         /* Somebody killed the template: the program as it is now becomes the image. */
-        if (pool->template == &pool->own_template) {
-            yk_template_uproot(&pool->own_template);
-        }
+        yk_template_uproot(&pool->own_template);
         rc = plant(pool, false);
-        rc = rc == 0 ? yk_template_spawn(pool->template, worker_entry, line, pid, pidfd) : rc;
+        rc = rc == 0 ? yk_template_spawn(&pool->own_template, worker_entry, line, pid, pidfd) : rc;
     }
     return rc;
 }
@@ -331,7 +338,7 @@ static int start_all(void *arg)
     struct yoke_pool *const pool = arg;
     int rc = 0;
     if (pool->config.image == YOKE_SEED) {
-        pool->template = yk_seed();
+        template_set(pool, yk_seed());
     } else {
         rc = plant(pool, true);
     }

@@ -83,8 +83,8 @@ static int map_items(const struct yk_sweep *sweep, struct yoke_task *task)
             }
             look_at = yk_min(look_at + step, sweep->count);
         }
-        in += sweep->in_bytes; /* 0 where there is no array */
-        out += sweep->out_bytes;
+        in = yk_next_item(in, sweep->in_bytes);
+        out = yk_next_room(out, sweep->out_bytes);
     }
     return rc;
 }

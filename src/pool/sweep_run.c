@@ -184,7 +184,7 @@ static void fill(struct yk_unit *unit, struct yk_slot *slot)
     slot->flags = unit->timeout_ns != 0 ? YK_FLAG_TIMED : 0;
     slot->run.part = part->block;
     slot->context = part->run->context;
-    slot->attempt = (uint8_t)yk_min(part->piece.attempts, UINT8_MAX);
+    slot->attempt = part->piece.attempts;
 }
 
 static bool ended(struct yk_unit *unit, const struct yk_answer *answer)

@@ -112,10 +112,9 @@ struct yk_slot {
     int32_t code;              /* the answer of a call or range */
     uint8_t op;
     uint8_t flags;
-    uint8_t attempt;        /* of the call, or of the first item; 255: or more */
     _Atomic uint8_t notify; /* somebody sleeps until this one is DONE */
     _Atomic uint8_t cancel; /* the task should stop */
-    uint8_t unused[3];
+    uint32_t attempt;       /* of the call, or of the first item */
     union {
         struct {
             struct yk_call *call;

@@ -3,6 +3,8 @@
  *
  * A result block travels in three stores: the note (before the block is taken), the slot, the
  * note cleared. Whoever sweeps up after a kill finds it in the one or the other, never in none.
+ * (Only a block that a second call replaces is named by nobody while it is given back: a kill
+ * between those two instructions leaks it until the program ends.)
  */
 #include <errno.h>
 #include <limits.h>

@@ -129,8 +129,8 @@ static void tell_to_stop_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
         }
         state_set(line, YK_LINE_STOP);
         yk_futex_wake(&line->state, 1, pool->ctl->scope);
-        /* relaxed: only the futex compares it; the worker looks at everything anew. */
-        atomic_store_explicit(&line->wake, 0, memory_order_relaxed);
+        /* SYNC(line-wake) release: a worker that goes to sleep after this sees why it should not. */
+        atomic_store_explicit(&line->wake, 0, memory_order_release);
         yk_futex_wake(&line->wake, 1, pool->ctl->scope);
     }
 }

@@ -113,8 +113,8 @@ static void run_items(struct yoke_task *task, struct yk_slot *slot)
         if (code != 0) {
             note_failure(part, k, code);
         }
-        in += part->in_bytes;
-        out += part->out_bytes;
+        in = yk_next_item(in, part->in_bytes);
+        out = yk_next_room(out, part->out_bytes);
     }
     part->ran = k;
     step_to(task->worker, slot, k, k + 1);
@@ -184,8 +184,8 @@ static bool bit_clear(struct yoke_worker *worker)
 static void bit_set(struct yoke_worker *worker)
 {
     _Atomic uint64_t *const word = &worker->ctl->sleepers[worker->index / 64];
-    /* relaxed: the bit, set next, publishes it. */
-    atomic_store_explicit(&worker->line->wake, 1, memory_order_relaxed);
+    /* SYNC(line-wake) acq_rel: after a stop order set it to 0, we see the order. */
+    atomic_exchange_explicit(&worker->line->wake, 1, memory_order_acq_rel);
     /* SYNC(sleepers) seq_cst: before we look at tail, see claim.c. */
     atomic_fetch_or_explicit(word, 1ULL << worker->index % 64, memory_order_seq_cst);
 }

@@ -150,32 +150,30 @@ int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, voi
     return open_child(child, pidfd);
 }
 
-static void forget_ranges(struct yk_template *template) YK_REQUIRES(template->lock)
+static void forget_ranges(struct yk_ranges *ranges)
 {
-    if (template->ranges != NULL) {
-        yk_unmap(template->ranges, template->range_room * sizeof *template->ranges);
+    if (ranges->at != NULL) {
+        yk_unmap(ranges->at, ranges->room * sizeof *ranges->at);
     }
-    template->ranges = NULL;
-    template->range_count = 0;
+    *ranges = (struct yk_ranges){0};
 }
 
 /* In a mapping of its own: it lives as long as the template, which may be for ever. */
-static int record_ranges(struct yk_template *template) YK_REQUIRES(template->lock)
+static int record_ranges(struct yk_ranges *ranges)
 {
     size_t room = yk_code_ranges(NULL, 0) + 8;
     for (;;) {
-        void *ranges = NULL;
-        if (yk_map_private(room * sizeof *template->ranges, &ranges) != 0) {
+        void *at = NULL;
+        if (yk_map_private(room * sizeof *ranges->at, &at) != 0) {
             return -ENOMEM;
         }
-        template->ranges = ranges;
-        template->range_room = room;
-        template->range_count = yk_code_ranges(ranges, room);
-        if (template->range_count <= room) {
+        *ranges = (struct yk_ranges){.at = at, .room = room};
+        ranges->count = yk_code_ranges(ranges->at, room);
+        if (ranges->count <= room) {
             return 0;
         }
-        room = template->range_count + 8;
-        forget_ranges(template);
+        room = ranges->count + 8;
+        forget_ranges(ranges);
     }
 }
 
@@ -194,7 +192,8 @@ int yk_template_holds(struct yk_template *template, uintptr_t fn)
 {
     enum { NOW_MAX = 512 };
     yk_mutex_lock(&template->lock);
-    const struct yk_code_range *const found = range_of(template->ranges, template->range_count, fn);
+    const struct yk_code_range *const found =
+        range_of(template->ranges.at, template->ranges.count, fn);
     const struct yk_code_range then = found != NULL ? *found : (struct yk_code_range){0};
     yk_mutex_unlock(&template->lock);
     if (then.end == 0) {
@@ -214,47 +213,42 @@ static void kill_and_reap(int pidfd)
     (void)yk_pidfd_reap(pidfd);
 }
 
-static int plant_locked(struct yk_template *template, const struct yk_image_setup *setup)
-    YK_REQUIRES(template->lock)
+/* Fork the template that serves ctl. No lock is held: hooks and fork handlers of the program run. */
+static int fork_template(struct yk_template_ctl *ctl, const struct yk_image_setup *setup,
+                         int *pidfd)
 {
-    struct yk_template_ctl *const ctl = yk_heap_alloc(sizeof *ctl);
-    if (ctl == NULL) {
-        return -ENOMEM;
-    }
-    memset(ctl, 0, sizeof *ctl);
-    int rc = record_ranges(template);
-    if (rc != 0) {
-        goto fail_ctl;
-    }
     const int pid = copy_self(setup);
     if (pid == 0) {
         settle(setup);
         template_main(ctl);
     }
-    rc = pid < 0 ? pid : open_child(pid, &template->pidfd);
-    rc = rc == 0 && template->pidfd < 0 ? -EAGAIN : rc; /* dead already */
-    if (rc != 0) {
-        goto fail_ranges;
-    }
-    template->ctl = ctl;
-    template->pid = pid;
-    return 0;
-fail_ranges:
-    forget_ranges(template);
-fail_ctl:
-    yk_heap_free(ctl);
-    return rc;
+    const int rc = pid < 0 ? pid : open_child(pid, pidfd);
+    return rc == 0 && *pidfd < 0 ? -EAGAIN : rc; /* dead already */
 }
 
 int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup)
 {
     int rc = inherit_set();
-    if (rc == 0) {
-        yk_mutex_lock(&template->lock);
-        rc = plant_locked(template, setup);
-        yk_mutex_unlock(&template->lock);
+    struct yk_template_ctl *const ctl = rc == 0 ? yk_heap_alloc(sizeof *ctl) : NULL;
+    if (ctl == NULL) {
+        return rc != 0 ? rc : -ENOMEM;
     }
-    return rc;
+    memset(ctl, 0, sizeof *ctl);
+    struct yk_ranges ranges = {0};
+    int pidfd = -1;
+    rc = record_ranges(&ranges);
+    rc = rc == 0 ? fork_template(ctl, setup, &pidfd) : rc;
+    if (rc != 0) {
+        forget_ranges(&ranges);
+        yk_heap_free(ctl);
+        return rc;
+    }
+    yk_mutex_lock(&template->lock);
+    template->ranges = ranges;
+    template->pidfd = pidfd;
+    template->ctl = ctl;
+    yk_mutex_unlock(&template->lock);
+    return 0;
 }
 
 void yk_template_uproot(struct yk_template *template)
@@ -266,8 +260,16 @@ void yk_template_uproot(struct yk_template *template)
         yk_heap_free(template->ctl);
         template->ctl = NULL;
     }
-    forget_ranges(template);
+    forget_ranges(&template->ranges);
     yk_mutex_unlock(&template->lock);
+}
+
+bool yk_template_is_dead(struct yk_template *template)
+{
+    yk_mutex_lock(&template->lock);
+    const bool dead = template->ctl == NULL || yk_pidfd_ended(template->pidfd, 0);
+    yk_mutex_unlock(&template->lock);
+    return dead;
 }
 
 static int await_reply(struct yk_template *template, uint32_t request)
@@ -333,16 +335,20 @@ static int plant_seed(void *arg)
 static int plant_seed_locked(struct seed *seed) YK_REQUIRES(seed->lock)
 {
     /* relaxed: under lock. */
-    if (atomic_load_explicit(&seed->planted, memory_order_relaxed)) {
+    const bool planted = atomic_load_explicit(&seed->planted, memory_order_relaxed);
+    if (planted && !yk_template_is_dead(&seed->template)) {
         return 0;
     }
-    int rc = yk_keeper_hold(); /* for ever: the seed lives as long as the program */
+    int rc = planted ? 0 : yk_keeper_hold(); /* for ever, as the seed */
     if (rc != 0) {
         return rc;
     }
+    yk_template_uproot(&seed->template);
     rc = yk_keeper_call(plant_seed, &seed->template);
-    if (rc != 0) {
+    if (rc != 0 && !planted) {
         yk_keeper_drop();
+    }
+    if (rc != 0) {
         return rc;
     }
     /* SYNC(seed) release: publishes the template. */

@@ -23,14 +23,18 @@ struct yk_image_setup {
     bool caller_waits; /* the thread that asked for it is blocked until we are done */
 };
 
+/* What an image can run. */
+struct yk_ranges {
+    struct yk_code_range *at;
+    size_t count;
+    size_t room;
+};
+
 struct yk_template {
     yk_mutex lock;               /* of all below; held for a whole request */
     struct yk_template_ctl *ctl; /* NULL: there is no template */
-    int pid;
     int pidfd;
-    struct yk_code_range *ranges; /* what the image can run */
-    size_t range_count;
-    size_t range_room;
+    struct yk_ranges ranges;
 };
 
 /* What a copy runs; it must not return. arg is memory of the image or of the shared heap. */
@@ -39,6 +43,7 @@ typedef void yk_image_entry(void *arg);
 /* Make the image; the template is zeroed, or was uprooted. On the keeper only, and the keeper must
  * be held as long as it lives. */
 int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup);
+bool yk_template_is_dead(struct yk_template *template);
 /* End the template; copies made of it live on. */
 void yk_template_uproot(struct yk_template *template);
 /* Make a copy that runs entry(arg). Any thread; blocks for the time of one fork. *pidfd is -1 if
