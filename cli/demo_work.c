@@ -143,9 +143,7 @@ static int primes(const struct pools *pools)
     const double threads = trial_speedup(&trials[0], &trials[1]);
     const double processes = trial_speedup(&trials[0], &trials[2]);
     report_trials(&report, "how many primes there are below 3,000,000", trials, 3, &trials[0]);
-    if (threads < payoff && processes < payoff)
-        report_no_gain(&report);
-    else
+    if (report_gain(&report, threads > processes ? threads : processes))
         report_say(&report, "Large enough: %.2fx with threads and %.2fx with processes on %u CPUs.",
                    threads, processes, cpus);
     text_busy(NULL);

@@ -51,11 +51,18 @@ void report_say(struct report *report, const char *format, ...)
     va_end(args);
 }
 
-void report_no_gain(struct report *report)
+int report_gain(struct report *report, double speedup)
 {
     const unsigned cpus = yoke_cpu_count();
+    const int faster = speedup >= 1.15;
     double load = 0;
-    if (cpus == 1)
+    if (cpus > 1 && faster)
+        return 1;
+    if (faster)
+        report_say(report,
+                   "No gain from more CPUs: this process may use 1 CPU. It is faster only since "
+                   "several workers get more of it, beside other programs, than one.");
+    else if (cpus == 1)
         report_say(report,
                    "No gain: this process may use 1 CPU, and the workers take turns on it.");
     else if (getloadavg(&load, 1) == 1 && load > cpus)
@@ -65,6 +72,7 @@ void report_no_gain(struct report *report)
                    load, cpus);
     else
         report_say(report, "No gain, although this process may use %u CPUs.", cpus);
+    return 0;
 }
 
 const char *speed_words(char *buffer, size_t size, double speedup)

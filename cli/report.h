@@ -31,8 +31,9 @@ void report_mark_yoke(struct report *report);
 void report_say(struct report *report, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/** Add why more workers did not make it faster: one CPU, or the load of the machine. */
-void report_no_gain(struct report *report);
+/** Is this speed-up (the best one there was) one that more CPUs explain? If not, add why: one
+ *  CPU, or the load of the machine. \return 1 or 0 */
+int report_gain(struct report *report, double speedup);
 
 /** "3.1 times as fast as", "about as fast as", "2.0 times slower than": into buffer. */
 const char *speed_words(char *buffer, size_t size, double speedup);

@@ -94,10 +94,8 @@ static void conclude(struct report *report, const struct trial ways[WAYS])
     const double processes = trial_speedup(&ways[SERIAL], &ways[YOKE_P]);
     const double by_hand = trial_speedup(&ways[SERIAL], &ways[PLAIN_THREADS]);
     const double best = threads > processes ? threads : processes;
-    if (best < 1.15) {
-        report_no_gain(report);
+    if (!report_gain(report, best))
         return;
-    }
     report_say(report,
                "On %u CPUs Yoke's threads are %.2f times as fast as one loop, its processes "
                "%.2f times.",
