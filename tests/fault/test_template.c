@@ -64,6 +64,7 @@ static yoke_pool *make_image_pool(int image)
 
 static void images_show_their_own_time(void)
 {
+    image_value = 10;
     yoke_pool *seed = make_image_pool(YOKE_SEED);
     image_value = 20;
     yoke_pool *early = make_image_pool(YOKE_SNAPSHOT);
