@@ -101,8 +101,8 @@ typedef struct yoke_options {
  *  \param pool    gets the pool; untouched on failure.
  *  \return 0; -EINVAL (a value out of range, pool NULL); YOKE_EVERSION; -ENOMEM, -EAGAIN, -EMFILE
  *          (memory, processes or threads, descriptors are used up); YOKE_EINIT; -ESRCH (YOKE_SEED
- *          without yoke_init); -EBADF (a descriptor of keep_fds is not open); YOKE_ENESTED (a process
- *          pool inside a process worker). Nothing is left behind on failure.
+ *          without yoke_init); -EBADF (a descriptor of keep_fds is not open); YOKE_ENESTED (inside a
+ *          process worker). Nothing is left behind on failure.
  *
  *  Ownership:  the pool is the caller's until yoke_pool_destroy.
  *  Threads:    any.   Blocks: until the workers are ready.

@@ -346,17 +346,26 @@ static size_t claim_run(struct heap *heap, size_t n)
     return 0;
 }
 
+/* The bits of one bitmap word that stand for blocks; the others are whatever a worker wrote. */
+static uint64_t valid_bits(unsigned class, size_t word)
+{
+    const size_t blocks = block_count(class);
+    const size_t first = word * 64;
+    if (first >= blocks) {
+        return 0;
+    }
+    return blocks - first >= 64 ? UINT64_MAX : (1ULL << (blocks - first)) - 1;
+}
+
 static bool all_free(struct heap *heap, size_t index, unsigned class)
 {
     const struct chunk *const chunk = (const struct chunk *)chunk_start(heap, index);
-    size_t left = block_count(class);
-    for (size_t i = 0; left > 0; i++) {
-        const uint64_t full = left >= 64 ? UINT64_MAX : (1ULL << left) - 1;
+    for (size_t i = 0; valid_bits(class, i) != 0; i++) {
+        const uint64_t full = valid_bits(class, i);
         /* SYNC(block-bits) acquire: a freed block's last use happened before. */
-        if (atomic_load_explicit(&chunk->free[i], memory_order_acquire) != full) {
+        if ((atomic_load_explicit(&chunk->free[i], memory_order_acquire) & full) != full) {
             return false;
         }
-        left -= yk_min(left, 64);
     }
     return true;
 }
@@ -447,12 +456,9 @@ static bool free_large(struct heap *heap, size_t at, uint64_t word)
 static void set_all_free(struct heap *heap, size_t index, unsigned class)
 {
     struct chunk *const chunk = (struct chunk *)chunk_start(heap, index);
-    size_t left = block_count(class);
     for (size_t i = 0; i < BITMAP_WORDS; i++) {
-        const uint64_t full = left >= 64 ? UINT64_MAX : (1ULL << left) - 1;
         /* relaxed: the chunk's word publishes it. */
-        atomic_store_explicit(&chunk->free[i], full, memory_order_relaxed);
-        left -= yk_min(left, 64);
+        atomic_store_explicit(&chunk->free[i], valid_bits(class, i), memory_order_relaxed);
     }
 }
 
@@ -466,14 +472,12 @@ static void *take_block(struct heap *heap, size_t index, unsigned class, void *_
     size_t at = heap->hint[class] < words ? heap->hint[class] : 0;
     for (size_t i = 0; i < words; i++, at = at + 1 < words ? at + 1 : 0) {
         /* SYNC(block-bits) acquire: who freed the block is done with it. */
-        const uint64_t bits = atomic_load_explicit(&chunk->free[at], memory_order_acquire);
+        const uint64_t all = atomic_load_explicit(&chunk->free[at], memory_order_acquire);
+        const uint64_t bits = all & valid_bits(class, at);
         if (bits == 0) {
             continue;
         }
         const size_t block = at * 64 + yk_lowest_bit(bits);
-        if (block >= blocks) {
-            continue;
-        }
         void *const start = (unsigned char *)chunk + HEADER_BYTES + block * yk_class_bytes(class);
         note_set(note, start);
         /* SYNC(block-bits) release: not before the note stands. Only the owner clears bits. */
@@ -484,16 +488,22 @@ static void *take_block(struct heap *heap, size_t index, unsigned class, void *_
     return NULL;
 }
 
-static bool worth_taking(struct heap *heap, size_t index, unsigned class)
+static size_t free_blocks(struct heap *heap, size_t index, unsigned class)
 {
     const struct chunk *const chunk = (const struct chunk *)chunk_start(heap, index);
-    const size_t blocks = block_count(class);
     size_t free = 0;
-    for (size_t i = 0; i < (blocks + 63) / 64; i++) {
+    for (size_t i = 0; valid_bits(class, i) != 0; i++) {
         /* relaxed: an estimate. */
-        free += yk_count_bits(atomic_load_explicit(&chunk->free[i], memory_order_relaxed));
+        const uint64_t bits = atomic_load_explicit(&chunk->free[i], memory_order_relaxed);
+        free += yk_count_bits(bits & valid_bits(class, i));
     }
-    return free > 0 && free >= blocks / 8;
+    return free;
+}
+
+static bool worth_taking(struct heap *heap, size_t index, unsigned class)
+{
+    const size_t free = free_blocks(heap, index, class);
+    return free > 0 && free >= block_count(class) / 8;
 }
 
 /* A chunk of this class that nobody owns and that has room; 0: none among the next few. */
@@ -704,24 +714,13 @@ int yoke_shared_contains(const void *start, size_t bytes)
     return yk_heap_contains(start, bytes) ? 1 : 0;
 }
 
-static size_t used_blocks(struct heap *heap, size_t index, unsigned class)
-{
-    const struct chunk *const chunk = (const struct chunk *)chunk_start(heap, index);
-    const size_t blocks = block_count(class);
-    size_t free = 0;
-    for (size_t i = 0; i < (blocks + 63) / 64; i++) {
-        /* relaxed: a snapshot. */
-        free += yk_count_bits(atomic_load_explicit(&chunk->free[i], memory_order_relaxed));
-    }
-    return free <= blocks ? blocks - free : 0;
-}
-
 static void count_chunk(struct heap *heap, size_t at, uint64_t word, yoke_heap_stats *stats)
 {
     if (kind_of(word) == SMALL && class_of(word) < YK_CLASS_COUNT) {
-        const size_t used = used_blocks(heap, at, class_of(word));
+        const unsigned class = class_of(word);
+        const size_t used = block_count(class) - free_blocks(heap, at, class);
         stats->blocks += used;
-        stats->used_bytes += used * yk_class_bytes(class_of(word));
+        stats->used_bytes += used * yk_class_bytes(class);
         stats->reserved_bytes += CHUNK_BYTES;
     } else if (kind_of(word) == LARGE) {
         stats->blocks++;

@@ -112,7 +112,7 @@ int yk_thread_start(const struct yk_thread_setup *setup, void (*fn)(void *), voi
                     yk_thread_id *thread);
 void yk_thread_join(yk_thread_id thread);
 void yk_thread_detach(yk_thread_id thread);
-void yk_thread_yield(void);
+bool yk_thread_is_self(yk_thread_id thread);
 /* The threads of this process, or a large number when that cannot be known. */
 unsigned yk_thread_count(void);
 /* As deep a stack as the main thread's. */

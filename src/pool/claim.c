@@ -29,44 +29,44 @@ static bool claim(struct yk_slot *slot, uint64_t seen, uint32_t owner, uint64_t 
     return true;
 }
 
-static void advance_head(struct yk_ctl *ctl, uint64_t from)
+static void advance_head(const struct yk_table *table, uint64_t from)
 {
     /* relaxed: a hint; the slots themselves are looked at with acquire. */
-    atomic_compare_exchange_strong_explicit(&ctl->head, &from, from + 1, memory_order_relaxed,
-                                            memory_order_relaxed);
+    atomic_compare_exchange_strong_explicit(&table->ctl->head, &from, from + 1,
+                                            memory_order_relaxed, memory_order_relaxed);
 }
 
-static uint64_t load_head(struct yk_ctl *ctl)
+static uint64_t load_head(const struct yk_table *table)
 {
     /* relaxed: a hint; the slots themselves are looked at with acquire. */
-    return atomic_load_explicit(&ctl->head, memory_order_relaxed);
+    return atomic_load_explicit(&table->ctl->head, memory_order_relaxed);
 }
 
-static uint64_t load_tail(struct yk_ctl *ctl)
+static uint64_t load_tail(const struct yk_table *table)
 {
     /* SYNC(tail) seq_cst: after our sleepers bit, see above; slots below it are published. */
-    return atomic_load_explicit(&ctl->tail, memory_order_seq_cst);
+    return atomic_load_explicit(&table->ctl->tail, memory_order_seq_cst);
 }
 
-struct yk_slot *yk_table_claim(struct yk_ctl *ctl, uint32_t owner, uint64_t *word)
+struct yk_slot *yk_table_claim(const struct yk_table *table, uint32_t owner, uint64_t *word)
 {
     for (;;) {
-        const uint64_t head = load_head(ctl);
-        struct yk_slot *const slot = &ctl->slots[head % YK_TABLE_SLOTS];
+        const uint64_t head = load_head(table);
+        struct yk_slot *const slot = &table->slots[head % YK_TABLE_SLOTS];
         uint64_t seen = load_word(slot);
         if (yk_word_phase(seen) != YK_READY) {
-            if ((int64_t)(load_tail(ctl) - head) <= 0) {
+            if ((int64_t)(load_tail(table) - head) <= 0) {
                 return NULL;
             }
             /* Only what is not READY now, after tail was seen beyond it, may be passed. */
             seen = load_word(slot);
         }
         if (yk_word_phase(seen) == YK_READY && claim(slot, seen, owner, word)) {
-            advance_head(ctl, head);
+            advance_head(table, head);
             return slot;
         }
         if (yk_word_phase(seen) != YK_READY) {
-            advance_head(ctl, head);
+            advance_head(table, head);
         }
     }
 }
@@ -76,24 +76,24 @@ bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, ui
     return claim(slot, yk_word(ticket, 0, YK_READY), owner, word);
 }
 
-bool yk_table_looks_ready(struct yk_ctl *ctl)
+bool yk_table_looks_ready(const struct yk_table *table)
 {
-    return yk_word_phase(load_word(&ctl->slots[load_head(ctl) % YK_TABLE_SLOTS])) == YK_READY;
+    return yk_word_phase(load_word(&table->slots[load_head(table) % YK_TABLE_SLOTS])) == YK_READY;
 }
 
-bool yk_table_looks_empty(struct yk_ctl *ctl)
+bool yk_table_looks_empty(const struct yk_table *table)
 {
-    return !yk_table_looks_ready(ctl) && (int64_t)(load_tail(ctl) - load_head(ctl)) <= 0;
+    return !yk_table_looks_ready(table) && (int64_t)(load_tail(table) - load_head(table)) <= 0;
 }
 
-void yk_table_announce(struct yk_ctl *ctl)
+void yk_table_announce(const struct yk_table *table)
 {
     /* SYNC(event) release: who sees the count sees what it counts. */
-    atomic_fetch_add_explicit(&ctl->event, 1, memory_order_release);
-    yk_futex_wake(&ctl->event, INT32_MAX, ctl->scope);
+    atomic_fetch_add_explicit(&table->ctl->event, 1, memory_order_release);
+    yk_futex_wake(&table->ctl->event, INT32_MAX, table->scope);
 }
 
-bool yk_table_complete(struct yk_ctl *ctl, struct yk_slot *slot, uint64_t claimed)
+bool yk_table_complete(const struct yk_table *table, struct yk_slot *slot, uint64_t claimed)
 {
     const uint64_t done = yk_word(yk_word_ticket(claimed), yk_word_owner(claimed), YK_DONE);
     /* SYNC(slot-word) seq_cst: publishes the answer; before notify is read, see above. */
@@ -104,30 +104,30 @@ bool yk_table_complete(struct yk_ctl *ctl, struct yk_slot *slot, uint64_t claime
     /* SYNC(notify) seq_cst: after the word. The slot may be in use again by now: then a wake that
      * nobody needs is all that can come of it. */
     if (atomic_load_explicit(&slot->notify, memory_order_seq_cst) != 0) {
-        yk_table_announce(ctl);
+        yk_table_announce(table);
     }
     return true;
 }
 
-bool yk_table_wake_one(struct yk_ctl *ctl)
+bool yk_table_wake_one(const struct yk_table *table)
 {
-    for (size_t i = 0; i <= ctl->line_count / 64; i++) {
+    for (size_t i = 0; i <= table->line_count / 64; i++) {
         /* SYNC(sleepers) seq_cst: after tail was written, see above. */
-        uint64_t bits = atomic_load_explicit(&ctl->sleepers[i], memory_order_seq_cst);
+        uint64_t bits = atomic_load_explicit(&table->ctl->sleepers[i], memory_order_seq_cst);
         while (bits != 0) {
             const unsigned bit = yk_lowest_bit(bits);
             const size_t index = i * 64 + bit;
             bits &= bits - 1;
             /* SYNC(sleepers) seq_cst: who clears the bit is the one who wakes. */
-            const uint64_t before =
-                atomic_fetch_and_explicit(&ctl->sleepers[i], ~(1ULL << bit), memory_order_seq_cst);
-            if ((before >> bit & 1) == 0 || index >= ctl->line_count) {
+            const uint64_t before = atomic_fetch_and_explicit(&table->ctl->sleepers[i],
+                                                              ~(1ULL << bit), memory_order_seq_cst);
+            if ((before >> bit & 1) == 0 || index >= table->line_count) {
                 continue;
             }
-            struct yk_line *const line = &ctl->lines[index];
+            struct yk_line *const line = &table->lines[index];
             /* SYNC(line-wake) release: a worker that goes to sleep after this sees why it should not. */
             atomic_store_explicit(&line->wake, 0, memory_order_release);
-            yk_futex_wake(&line->wake, 1, ctl->scope);
+            yk_futex_wake(&line->wake, 1, table->scope);
             return true;
         }
     }

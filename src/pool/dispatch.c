@@ -4,7 +4,7 @@
  * Argument. Under the pool's lock a slot is free exactly if units[slot] is NULL; its word is then
  * anything but READY. Only this side moves a word to READY, a worker moves it to CLAIMED and DONE. What a worker can write
  * is read once, after its word was seen DONE (or its owner was seen dead), and checked: a word
- * that fits nothing we published is treated as a death in that slot, never believed.
+ * that fits nothing we published is never believed: it costs all workers their life.
  */
 #include <errno.h>
 
@@ -16,7 +16,7 @@
 
 static struct yk_slot *slot_at(struct yoke_pool *pool, uint32_t index)
 {
-    return &pool->ctl->slots[index % YK_TABLE_SLOTS];
+    return &pool->table.slots[index % YK_TABLE_SLOTS];
 }
 
 static uint64_t load_word(struct yk_slot *slot)
@@ -69,7 +69,7 @@ static int64_t sooner(int64_t until_ns)
 int yk_pool_await(struct yoke_pool *pool, uint32_t event, int64_t until_ns)
 {
     const int64_t until = sooner(until_ns);
-    const int rc = yk_wait(&pool->ctl->event, event, until, pool->ctl->scope);
+    const int rc = yk_wait(&pool->ctl->event, event, until, pool->table.scope);
     const bool more = rc == -ETIMEDOUT && until != until_ns;
     if (rc == 0 || more) {
         look_up(pool, event);
@@ -79,7 +79,7 @@ int yk_pool_await(struct yoke_pool *pool, uint32_t event, int64_t until_ns)
 
 void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t until_ns)
 {
-    (void)yk_futex_wait(&pool->ctl->event, event, sooner(until_ns), pool->ctl->scope);
+    (void)yk_futex_wait(&pool->ctl->event, event, sooner(until_ns), pool->table.scope);
     look_up(pool, event);
 }
 
@@ -133,7 +133,7 @@ static void publish_at_locked(struct yoke_pool *pool, struct yk_unit *unit, uint
     pool->tail++;
     /* SYNC(tail) seq_cst: after the slot, before the sleepers bits, see claim.c. */
     atomic_store_explicit(&pool->ctl->tail, pool->tail, memory_order_seq_cst);
-    if (!yk_table_wake_one(pool->ctl) && pool->kind == YOKE_THREADS) {
+    if (!yk_table_wake_one(&pool->table) && pool->kind == YOKE_THREADS) {
         yk_threads_grow_locked(pool);
     }
     if (unit->timeout_ns != 0 && pool->kind == YOKE_PROCESSES) {
@@ -254,7 +254,7 @@ static void collect_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQU
     settle_locked(pool, unit, &answer);
     drain_backlog_locked(pool);
     if (announce) {
-        yk_table_announce(pool->ctl);
+        yk_table_announce(&pool->table);
     }
 }
 
@@ -327,7 +327,7 @@ bool yk_unit_revoke_locked(struct yoke_pool *pool, struct yk_unit *unit)
     }
     settle_locked(pool, unit, &answer);
     if (announce) {
-        yk_table_announce(pool->ctl);
+        yk_table_announce(&pool->table);
     }
     return true;
 }
@@ -411,12 +411,46 @@ static bool held_by(uint64_t word, uint32_t owner)
     return yk_word_owner(word) == owner && (phase == YK_CLAIMED || phase == YK_DOOMED);
 }
 
-/* Nothing we or an honest worker would write: its slot is lost to whoever scribbled on it. */
-static bool is_garbage(const struct yk_unit *unit, uint64_t word)
+/* Nothing we or an honest worker would write. */
+static bool is_garbage_locked(struct yoke_pool *pool, const struct yk_unit *unit, uint64_t word)
+    YK_REQUIRES(pool->lock)
 {
-    const enum yk_phase phase = yk_word_phase(word);
-    return yk_word_ticket(word) != unit->ticket || phase == YK_FREE || phase > YK_DOOMED ||
-           (phase == YK_READY) != (yk_word_owner(word) == 0);
+    if (pool->kind != YOKE_PROCESSES) {
+        return false;
+    }
+    if (yk_word_ticket(word) != unit->ticket) {
+        return true;
+    }
+    switch (yk_word_phase(word)) {
+    case YK_READY:
+        return yk_word_owner(word) != 0;
+    case YK_CLAIMED:
+        return !yk_processes_is_member_locked(pool, yk_word_owner(word));
+    case YK_DOOMED:
+        return unit->verdict == 0 || !yk_processes_is_member_locked(pool, yk_word_owner(word));
+    case YK_DONE:
+        return false;
+    case YK_FREE:
+    default:
+        return true;
+    }
+}
+
+/* Words that fit nothing: who wrote them may still be writing. All workers go first, and with the
+ * last of them those units end as crashed. */
+static void end_garbage_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+        struct yk_unit *const unit = pool->units[i];
+        if (unit == NULL || !is_garbage_locked(pool, unit, load_word(slot_at(pool, i)))) {
+            continue;
+        }
+        if (yk_processes_condemn_locked(pool)) {
+            return;
+        }
+        void *none = NULL;
+        bury_unit_locked(pool, unit, (struct yk_exit_status){.code = -1}, &none);
+    }
 }
 
 /* Deaths in a row that cost no task its try: a few in a short time, and workers cannot live here. */
@@ -441,20 +475,21 @@ void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_
         }
         const uint64_t word = load_word(slot_at(pool, i));
         barren = barren && !(held_by(word, owner) && load_progress(slot_at(pool, i)) > 0);
-        if (held_by(word, owner) || is_garbage(unit, word)) {
+        if (held_by(word, owner)) {
             bury_unit_locked(pool, unit, status, &noted);
         } else {
             yk_unit_poll_locked(pool, unit);
         }
     }
+    end_garbage_locked(pool);
     count_death_locked(pool, barren);
     yk_heap_free(noted);
     drain_backlog_locked(pool);
     /* The dead one may have been woken for a task that it did not live to claim. */
-    if (!yk_table_looks_empty(pool->ctl)) {
-        yk_table_wake_one(pool->ctl);
+    if (!yk_table_looks_empty(&pool->table)) {
+        yk_table_wake_one(&pool->table);
     }
-    yk_table_announce(pool->ctl);
+    yk_table_announce(&pool->table);
 }
 
 /* --- audit ---------------------------------------------------------------------------------- */
@@ -465,23 +500,24 @@ static uint64_t whole_ticket(const struct yoke_pool *pool, const struct yk_unit 
     return pool->tail - (uint32_t)((uint32_t)pool->tail - unit->ticket);
 }
 
-void yk_pool_audit_locked(struct yoke_pool *pool)
+static uint64_t oldest_ready_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     uint64_t oldest = UINT64_MAX;
     for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
-        struct yk_unit *const unit = pool->units[i];
-        if (unit == NULL) {
-            continue;
-        }
-        const uint64_t word = load_word(slot_at(pool, i));
-        if (is_garbage(unit, word)) {
-            void *none = NULL;
-            bury_unit_locked(pool, unit, (struct yk_exit_status){.code = -1}, &none);
-        } else if (yk_word_phase(word) == YK_READY) {
+        const struct yk_unit *const unit = pool->units[i];
+        if (unit != NULL && yk_word_phase(load_word(slot_at(pool, i))) == YK_READY) {
             const uint64_t ticket = whole_ticket(pool, unit);
             oldest = ticket < oldest ? ticket : oldest;
         }
     }
+    return oldest;
+}
+
+void yk_pool_audit_locked(struct yoke_pool *pool)
+{
+    end_garbage_locked(pool);
+    drain_backlog_locked(pool);
+    const uint64_t oldest = oldest_ready_locked(pool);
     if (oldest == UINT64_MAX) {
         return;
     }
@@ -492,7 +528,7 @@ void yk_pool_audit_locked(struct yoke_pool *pool)
         atomic_compare_exchange_strong_explicit(&pool->ctl->head, &head, oldest,
                                                 memory_order_relaxed, memory_order_relaxed);
     }
-    yk_table_wake_one(pool->ctl);
+    yk_table_wake_one(&pool->table);
 }
 
 /* --- helping -------------------------------------------------------------------------------- */
@@ -530,8 +566,7 @@ bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit)
     if (slot == NULL) {
         return false;
     }
-    struct yoke_worker helper = {
-        .ctl = pool->ctl, .owner = YK_OWNER_PROGRAM, .index = pool->ctl->line_count};
+    struct yoke_worker helper = yk_worker_of(&pool->table, NULL);
     yk_worker_run(&helper, slot, word);
     if (slot == &spare) {
         struct yk_answer answer = {0};
@@ -539,7 +574,7 @@ bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit)
         yk_mutex_lock(&pool->lock);
         settle_locked(pool, unit, &answer);
         yk_mutex_unlock(&pool->lock);
-        yk_table_announce(pool->ctl);
+        yk_table_announce(&pool->table);
     }
     return true;
 }

@@ -206,12 +206,6 @@ static void run_serially(yoke_job *job)
     atomic_store_explicit(&job->ended, true, memory_order_release);
 }
 
-static bool inside_own_task(const struct yoke_pool *pool)
-{
-    const struct yoke_task *const task = yk_task_own();
-    return task != NULL && task->worker != NULL && task->worker->ctl == pool->ctl;
-}
-
 /* Ask for a wake at every unit of the table; true if one is DONE already. */
 static bool notify_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
@@ -244,7 +238,7 @@ static int await_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 
 static int hand_in(struct yoke_pool *pool, yoke_job *job)
 {
-    const bool inside = pool->kind == YOKE_THREADS && inside_own_task(pool);
+    const bool inside = pool->kind == YOKE_THREADS && yk_pool_inside_task(pool);
     yk_mutex_lock(&pool->lock);
     /* A task must not wait for room that only it could make: it does the work itself. */
     const bool full = inside && !yk_pool_has_room_locked(pool);

@@ -16,6 +16,9 @@ static int run(struct yoke_pool *pool, struct yk_sweep *sweep, uintptr_t fn,
     if (rc != 0) {
         return rc;
     }
+    if (sweep->fn == NULL) {
+        sweep->options.outcomes = NULL; /* one per item is for map */
+    }
     if (yk_worker_role()) {
         return yk_serial_sweep(sweep);
     }

@@ -98,9 +98,6 @@ static int check_processes(const yoke_pool_config *config)
     if (config->kind != YOKE_PROCESSES) {
         return config->image != YOKE_SNAPSHOT ? -EINVAL : 0;
     }
-    if (yk_worker_role()) {
-        return YOKE_ENESTED;
-    }
     if (config->workers_max != config->workers ||
         (config->image != YOKE_SNAPSHOT && config->image != YOKE_SEED)) {
         return -EINVAL;
@@ -154,11 +151,13 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     }
     memset(block, 0, bytes);
     struct yk_ctl *const ctl = block;
-    ctl->slots = (struct yk_slot *)(ctl + 1);
-    ctl->lines = (struct yk_line *)(ctl->slots + YK_TABLE_SLOTS);
-    ctl->line_count = lines;
     ctl->processes = pool->kind == YOKE_PROCESSES;
-    ctl->scope = ctl->processes ? YK_SHARED : YK_PRIVATE;
+    pool->table.ctl = ctl;
+    pool->table.slots = (struct yk_slot *)(ctl + 1);
+    pool->table.lines = (struct yk_line *)(pool->table.slots + YK_TABLE_SLOTS);
+    pool->table.line_count = lines;
+    pool->table.scope = ctl->processes ? YK_SHARED : YK_PRIVATE;
+    ctl->table = pool->table;
     ctl->keep = pool->config.workers;
     ctl->idle_ns = THREAD_IDLE_NS;
     ctl->hooks = pool->hooks;
@@ -171,6 +170,16 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     pool->ctl = ctl;
     pool->ctl_bytes = bytes;
     return 0;
+}
+
+bool yk_pool_inside_task(const struct yoke_pool *pool)
+{
+    for (const struct yoke_task *task = yk_task_own(); task != NULL; task = task->outer) {
+        if (task->worker != NULL && task->worker->ctl == pool->ctl) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void free_ctl(struct yoke_pool *pool)
@@ -186,6 +195,22 @@ static void free_ctl(struct yoke_pool *pool)
     pool->ctl = NULL;
 }
 
+/* The image may have to be made again, long after the caller's array is gone. */
+static int copy_keep_fds(struct yoke_pool *pool)
+{
+    const size_t count = pool->config.keep_fd_count;
+    if (count == 0) {
+        return 0;
+    }
+    pool->keep_fds = calloc(count, sizeof *pool->keep_fds);
+    if (pool->keep_fds == NULL) {
+        return -ENOMEM;
+    }
+    memcpy(pool->keep_fds, pool->config.keep_fds, count * sizeof *pool->keep_fds);
+    pool->config.keep_fds = pool->keep_fds;
+    return 0;
+}
+
 static int start_engine(struct yoke_pool *pool)
 {
     const uint32_t spare = pool->kind == YOKE_PROCESSES ? 1 : 0;
@@ -194,7 +219,8 @@ static int start_engine(struct yoke_pool *pool)
     if (pool->members == NULL) {
         return -ENOMEM;
     }
-    const int rc = make_ctl(pool, lines);
+    int rc = copy_keep_fds(pool);
+    rc = rc == 0 ? make_ctl(pool, lines) : rc;
     if (rc != 0) {
         return rc;
     }
@@ -203,7 +229,8 @@ static int start_engine(struct yoke_pool *pool)
 
 static int prepare(const yoke_pool_config *config, yoke_pool_config *settings, yoke_hooks *hooks)
 {
-    int rc = yk_settings_read(settings, sizeof *settings, config);
+    int rc = yk_worker_role() ? YOKE_ENESTED : 0;
+    rc = rc == 0 ? yk_settings_read(settings, sizeof *settings, config) : rc;
     rc = rc == 0 ? complete_config(settings) : rc;
     rc = rc == 0 ? yk_settings_read(hooks, sizeof *hooks, settings->hooks) : rc;
     if (rc == 0 && settings->kind == YOKE_PROCESSES) {
@@ -213,6 +240,13 @@ static int prepare(const yoke_pool_config *config, yoke_pool_config *settings, y
         rc = yoke_heap_limit(settings->heap_max_bytes);
     }
     return rc;
+}
+
+static void free_parts(struct yoke_pool *pool)
+{
+    free_ctl(pool);
+    free(pool->members);
+    free(pool->keep_fds);
 }
 
 int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
@@ -237,8 +271,7 @@ int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
     made->backlog_end = &made->backlog;
     rc = made->kind == YOKE_SERIAL ? 0 : start_engine(made);
     if (rc != 0) {
-        free_ctl(made);
-        free(made->members);
+        free_parts(made);
         free(made);
         return rc;
     }
@@ -331,9 +364,7 @@ int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
     if (rc != 0) {
         return rc;
     }
-    const struct yoke_task *const task = yk_task_own();
-    if (pool->ctl != NULL && task != NULL && task->worker != NULL &&
-        task->worker->ctl == pool->ctl) {
+    if (yk_pool_inside_task(pool)) {
         return -EDEADLK;
     }
     if (pool->kind != YOKE_SERIAL) {
@@ -346,12 +377,14 @@ int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
         }
         if (pool->kind == YOKE_PROCESSES) {
             yk_processes_stop(pool);
-        } else if (!yk_threads_stop(pool, yk_clock_ns() + STOP_NS)) {
-            return -EBUSY;
+        } else {
+            const int64_t grace = yk_clock_ns() + STOP_NS;
+            if (!yk_threads_stop(pool, grace > until_ns ? grace : until_ns)) {
+                return -EBUSY;
+            }
         }
     }
-    free_ctl(pool);
-    free(pool->members);
+    free_parts(pool);
     free_after_last_job(pool);
     return rc;
 }
@@ -391,7 +424,7 @@ int yoke_pool_worker_ids(yoke_pool *pool, int *pids, size_t capacity)
     }
     int count = 0;
     yk_mutex_lock(&pool->lock);
-    for (uint32_t i = 0; pool->kind == YOKE_PROCESSES && i < pool->ctl->line_count; i++) {
+    for (uint32_t i = 0; pool->kind == YOKE_PROCESSES && i < pool->table.line_count; i++) {
         const struct yk_member *const member = &pool->members[i];
         if (!member->alive || !member->active) {
             continue;

@@ -70,7 +70,8 @@ static inline void yk_unit_init(struct yk_unit *unit,
 struct yk_member {
     /* under lock */
     bool alive;
-    bool active; /* counts as a worker; else the spare */
+    bool active;    /* counts as a worker; else the spare */
+    bool condemned; /* killed because the table was spoiled */
     uint32_t owner;
     /* processes: the keeper's */
     int pid;
@@ -89,8 +90,10 @@ struct yoke_pool {
     int kind;
     yoke_pool_config config;
     yoke_hooks hooks;
-    struct yk_ctl *ctl;
+    struct yk_ctl *ctl; /* table.ctl; NULL on a serial pool */
+    struct yk_table table;
     size_t ctl_bytes;
+    int *keep_fds; /* our copy of config.keep_fds */
     uint32_t waiter_spins;
     _Atomic int64_t jobs_left; /* minus the jobs released; see yk_pool_job_gone */
     yk_mutex lock;             /* order: pool, then heap */
@@ -170,7 +173,10 @@ void yk_pool_free(struct yoke_pool *pool, void *block);
 int yk_pool_holds(struct yoke_pool *pool, uintptr_t fn);
 int yk_options_read(yoke_options *out, const yoke_options *options);
 
-/* Check what only a worker could have spoiled: the head, and words that fit nothing. */
+/* The calling thread is inside a task of this pool, however deep. */
+bool yk_pool_inside_task(const struct yoke_pool *pool);
+/* Check what only a worker could have spoiled: the head, and words that fit nothing. If there are
+ * any, no worker is trusted: all are killed, and then those slots end as crashed. */
 void yk_pool_audit_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 
 /* --- threads.c ------------------------------------------------------------------------------ */
@@ -189,6 +195,10 @@ void yk_processes_stop(struct yoke_pool *pool);
 /* Kill the worker that runs this unit; it will end with that verdict. False: it has ended. */
 bool yk_processes_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress,
                               int verdict) YK_REQUIRES(pool->lock);
+/* A worker that lives has this number. */
+bool yk_processes_is_member_locked(struct yoke_pool *pool, uint32_t owner) YK_REQUIRES(pool->lock);
+/* Kill every worker, since none is trusted. False: there is none. */
+bool yk_processes_condemn_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* Kill every worker; what they run ends as cancelled. */
 void yk_processes_kill_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* A unit with that timeout was published. */

@@ -24,8 +24,7 @@ static void worker_entry(void *arg)
 {
     struct yk_line *const line = arg;
     yk_image_begin("yoke-worker", line->owner);
-    struct yoke_worker worker = {
-        .ctl = line->ctl, .line = line, .owner = line->owner, .index = line->index};
+    struct yoke_worker worker = yk_worker_of(&line->ctl->table, line);
     yk_worker_live(&worker);
     yk_stdio_flush();
     yk_process_exit(0);
@@ -60,7 +59,7 @@ static void order_stop(struct yk_line *line)
 /* From now on it claims tasks, as soon as it is ready. */
 static void activate_locked(struct yoke_pool *pool, uint32_t index) YK_REQUIRES(pool->lock)
 {
-    struct yk_line *const line = &pool->ctl->lines[index];
+    struct yk_line *const line = &pool->table.lines[index];
     pool->members[index].active = true;
     pool->active++;
     if (!state_swap(line, YK_LINE_STARTING, YK_LINE_STARTING_ACTIVE) &&
@@ -102,7 +101,6 @@ static int spawn(struct yoke_pool *pool, struct yk_line *line, int *pid, int *pi
     int rc = yk_template_spawn(template, worker_entry, line, pid, pidfd);
     if (rc == -ESRCH) {
         /* Somebody killed the template: the program as it is now becomes the image. */
-        yk_template_uproot(&pool->own_template);
         rc = plant(pool, false);
         rc = rc == 0 ? yk_template_spawn(&pool->own_template, worker_entry, line, pid, pidfd) : rc;
     }
@@ -113,7 +111,7 @@ static int spawn(struct yoke_pool *pool, struct yk_line *line, int *pid, int *pi
 static int start_member(struct yoke_pool *pool, uint32_t index)
 {
     struct yk_member *const member = &pool->members[index];
-    struct yk_line *const line = &pool->ctl->lines[index];
+    struct yk_line *const line = &pool->table.lines[index];
     memset(line, 0, sizeof *line);
     line->ctl = pool->ctl;
     line->index = index;
@@ -135,6 +133,7 @@ static int start_member(struct yoke_pool *pool, uint32_t index)
     member->pidfd = pidfd;
     member->alive = true;
     member->active = false;
+    member->condemned = false;
     pool->alive++;
     pool->started++;
     yk_mutex_unlock(&pool->lock);
@@ -162,12 +161,12 @@ static void break_pool_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
     pool->closed = YOKE_EBROKEN;
     pool->stopping = true;
     yk_pool_revoke_all_locked(pool);
-    yk_table_announce(pool->ctl);
+    yk_table_announce(&pool->table);
 }
 
 static void promote_spare_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
-    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
         if (pool->active >= pool->config.workers) {
             return;
         }
@@ -189,8 +188,9 @@ static void bury_locked(struct yoke_pool *pool, struct yk_member *member) YK_REQ
     member->active = false;
     pool->died++;
     forget_sleeper(pool, index);
+    yk_pool_bury_locked(pool, member->owner, status, noted(&pool->table.lines[index]));
+    /* Last: until then nobody else can take a block that was only noted. */
     yk_heap_recover(member->owner);
-    yk_pool_bury_locked(pool, member->owner, status, noted(&pool->ctl->lines[index]));
     if (!pool->stopping) {
         promote_spare_locked(pool);
         if (pool->barren > 2 * pool->config.workers + BARREN_EXTRA) {
@@ -232,7 +232,7 @@ static void note_start_failure(struct yoke_pool *pool)
 /* Start what is missing. What cannot be started now, the ticker tries again. */
 static void refill(struct yoke_pool *pool)
 {
-    for (uint32_t i = 0; i < pool->ctl->line_count && !pool->stopping; i++) {
+    for (uint32_t i = 0; i < pool->table.line_count && !pool->stopping; i++) {
         struct yk_member *const member = &pool->members[i];
         if (member->alive) {
             continue;
@@ -262,7 +262,7 @@ static void refill(struct yoke_pool *pool)
 static bool is_complete(struct yoke_pool *pool)
 {
     yk_mutex_lock(&pool->lock);
-    const bool complete = pool->stopping || pool->alive == pool->ctl->line_count;
+    const bool complete = pool->stopping || pool->alive == pool->table.line_count;
     yk_mutex_unlock(&pool->lock);
     return complete;
 }
@@ -297,7 +297,7 @@ void yk_processes_timed(struct yoke_pool *pool, int64_t timeout_ns)
 
 static void kill_owner_locked(struct yoke_pool *pool, uint32_t owner) YK_REQUIRES(pool->lock)
 {
-    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
         if (pool->members[i].alive && pool->members[i].owner == owner) {
             yk_pidfd_signal(pool->members[i].pidfd, yk_signal_kill());
         }
@@ -316,6 +316,30 @@ bool yk_processes_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint
     return true;
 }
 
+bool yk_processes_is_member_locked(struct yoke_pool *pool, uint32_t owner)
+{
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
+        if (pool->members[i].alive && pool->members[i].owner == owner) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool yk_processes_condemn_locked(struct yoke_pool *pool)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
+        struct yk_member *const member = &pool->members[i];
+        if (member->alive && !member->condemned) {
+            member->condemned = true;
+            yk_pidfd_signal(member->pidfd, yk_signal_kill());
+        }
+        any = any || member->alive;
+    }
+    return any;
+}
+
 void yk_processes_kill_all_locked(struct yoke_pool *pool)
 {
     for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
@@ -323,7 +347,7 @@ void yk_processes_kill_all_locked(struct yoke_pool *pool)
             pool->units[i]->verdict = YOKE_CANCELLED;
         }
     }
-    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
         if (pool->members[i].alive) {
             yk_pidfd_signal(pool->members[i].pidfd, yk_signal_kill());
         }
@@ -351,7 +375,7 @@ static int start_all(void *arg)
 /* Wait until worker i is ready; YOKE_EINIT if it refused or died. */
 static int await_ready(struct yoke_pool *pool, uint32_t i)
 {
-    struct yk_line *const line = &pool->ctl->lines[i];
+    struct yk_line *const line = &pool->table.lines[i];
     for (;;) {
         const uint32_t event = yk_pool_event(pool);
         const enum yk_line_state state = state_of(line);
@@ -392,7 +416,7 @@ static int end_watching(void *arg)
     yk_mutex_lock(&pool->lock);
     pool->stopping = true;
     yk_mutex_unlock(&pool->lock);
-    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
         struct yk_member *const member = &pool->members[i];
         if (member->alive && member->watch.ready != NULL) {
             yk_keeper_unwatch(&member->watch);
@@ -417,13 +441,13 @@ static void end_member(struct yk_member *member, int64_t until_ns)
 void yk_processes_stop(struct yoke_pool *pool)
 {
     (void)yk_keeper_call(end_watching, pool);
-    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
         if (pool->members[i].alive) {
-            order_stop(&pool->ctl->lines[i]);
+            order_stop(&pool->table.lines[i]);
         }
     }
     const int64_t until = yk_clock_ns() + STOP_GRACE_NS;
-    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
         if (pool->members[i].alive) {
             end_member(&pool->members[i], until);
         }

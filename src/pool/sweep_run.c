@@ -77,7 +77,9 @@ static void set_outcome(struct run *run, yoke_outcome outcome, size_t item, unsi
 static void cancel_items(struct run *run, size_t begin, size_t count)
 {
     const yoke_outcome cancelled = {.kind = YOKE_CANCELLED};
-    for (size_t i = 0; i < count && run->sweep->options.outcomes != NULL; i++) {
+    /* Without outcomes the first one is all there is to tell. */
+    const size_t told = run->sweep->options.outcomes != NULL ? count : yk_min(count, 1);
+    for (size_t i = 0; i < told; i++) {
         set_outcome(run, cancelled, begin + i, 0);
     }
     run->done += count;
@@ -459,6 +461,10 @@ static void drive(struct run *run)
         }
         const uint32_t event = yk_pool_event(run->pool);
         if (ask_for_wakes(run)) {
+            continue;
+        }
+        if (run->rc != 0) {
+            yk_pool_await_for_sure(run->pool, event, YOKE_FOREVER);
             continue;
         }
         const int rc = yk_pool_await(run->pool, event, YOKE_FOREVER);

@@ -149,19 +149,26 @@ struct yk_line {
     void *_Atomic note; /* a block on its way to become a result; SYNC(alloc-note) */
 };
 
-struct yk_ctl {
-    /* read-only after create */
+/* Where the table is. Each side has a copy of its own: the program does not follow pointers, or
+ * believe counts, that lie where a worker can write. */
+struct yk_table {
+    struct yk_ctl *ctl;
+    struct yk_slot *slots; /* YK_TABLE_SLOTS */
+    struct yk_line *lines;
     uint32_t line_count;
-    bool processes;
     enum yk_scope scope;
+};
+
+struct yk_ctl {
+    /* read-only after create; for the workers */
+    struct yk_table table;
+    bool processes;
     uint32_t spins;  /* looks at the table before sleeping */
     int64_t idle_ns; /* threads above `keep` end after that long without work */
     uint32_t keep;
     yoke_hooks hooks;
     int (*worker_init)(unsigned worker, void *user);
     void *user;
-    struct yk_line *lines;
-    struct yk_slot *slots; /* YK_TABLE_SLOTS */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t tail;
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t head;
     _Alignas(
@@ -173,17 +180,17 @@ struct yk_ctl {
 /* --- the worker's side, claim.c ------------------------------------------------------------ */
 
 /* Claim the oldest READY slot; *word gets its CLAIMED word. NULL: there is none. */
-struct yk_slot *yk_table_claim(struct yk_ctl *ctl, uint32_t owner, uint64_t *word);
+struct yk_slot *yk_table_claim(const struct yk_table *table, uint32_t owner, uint64_t *word);
 /* Claim this very slot if it is READY with that ticket. */
 bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, uint64_t *word);
 /* CLAIMED to DONE, and wake who waits for it. False: it was taken away from us. */
-bool yk_table_complete(struct yk_ctl *ctl, struct yk_slot *slot, uint64_t claimed);
-bool yk_table_looks_empty(struct yk_ctl *ctl);
+bool yk_table_complete(const struct yk_table *table, struct yk_slot *slot, uint64_t claimed);
+bool yk_table_looks_empty(const struct yk_table *table);
 /* The slot at head is READY: the cheap look, at the one line the next task comes in. */
-bool yk_table_looks_ready(struct yk_ctl *ctl);
+bool yk_table_looks_ready(const struct yk_table *table);
 /* Wake one sleeping worker, if any. */
-bool yk_table_wake_one(struct yk_ctl *ctl);
+bool yk_table_wake_one(const struct yk_table *table);
 /* Tell the program's waiters to look again. */
-void yk_table_announce(struct yk_ctl *ctl);
+void yk_table_announce(const struct yk_table *table);
 
 #endif

@@ -34,28 +34,38 @@ static void thread_main(void *arg)
     if (state_of(member->worker.line) != YK_LINE_REFUSED) {
         state_set(member->worker.line, YK_LINE_UNUSED);
     }
-    if (!yk_table_looks_empty(pool->ctl)) {
+    if (!yk_table_looks_empty(&pool->table)) {
         yk_threads_grow_locked(pool);
     }
-    yk_table_announce(pool->ctl);
+    yk_table_announce(&pool->table);
     yk_mutex_unlock(&pool->lock);
+}
+
+/* The thread that had the line before has left the lock for good, or it is the calling one, which
+ * makes room for its successor as the last thing it does. */
+static void leave_behind(yk_thread_id thread)
+{
+    if (yk_thread_is_self(thread)) {
+        yk_thread_detach(thread);
+    } else {
+        yk_thread_join(thread);
+    }
 }
 
 static int start_locked(struct yoke_pool *pool, uint32_t index) YK_REQUIRES(pool->lock)
 {
     struct yk_member *const member = &pool->members[index];
     if (member->joinable) {
-        yk_thread_join(member->thread); /* it has left the lock for good */
+        leave_behind(member->thread);
         member->joinable = false;
     }
-    struct yk_line *const line = &pool->ctl->lines[index];
+    struct yk_line *const line = &pool->table.lines[index];
     member->pool = pool;
     member->owner = YK_OWNER_PROGRAM + 1 + index;
     line->ctl = pool->ctl;
     line->index = index;
     line->owner = member->owner;
-    member->worker = (struct yoke_worker){
-        .ctl = pool->ctl, .line = line, .owner = member->owner, .index = index};
+    member->worker = yk_worker_of(&pool->table, line);
     state_set(line, YK_LINE_STARTING_ACTIVE);
     const struct yk_thread_setup setup = {.name = "yoke-worker"};
     const int rc = yk_thread_start(&setup, thread_main, member, &member->thread);
@@ -77,8 +87,8 @@ void yk_threads_grow_locked(struct yoke_pool *pool)
     if (pool->alive >= pool->config.workers_max || pool->stopping) {
         return;
     }
-    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
-        if (!pool->members[i].alive && state_of(&pool->ctl->lines[i]) == YK_LINE_UNUSED) {
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
+        if (!pool->members[i].alive && state_of(&pool->table.lines[i]) == YK_LINE_UNUSED) {
             /* No thread to be had now: those there are will do the work. */
             (void)start_locked(pool, i);
             return;
@@ -91,7 +101,7 @@ static int await_ready(struct yoke_pool *pool)
 {
     for (uint32_t i = 0; i < pool->config.workers;) {
         const uint32_t event = yk_pool_event(pool);
-        const enum yk_line_state state = state_of(&pool->ctl->lines[i]);
+        const enum yk_line_state state = state_of(&pool->table.lines[i]);
         if (state == YK_LINE_REFUSED) {
             return YOKE_EINIT;
         }
@@ -99,7 +109,7 @@ static int await_ready(struct yoke_pool *pool)
             i++;
             continue;
         }
-        (void)yk_futex_wait(&pool->ctl->event, event, YOKE_FOREVER, pool->ctl->scope);
+        (void)yk_futex_wait(&pool->ctl->event, event, YOKE_FOREVER, pool->table.scope);
     }
     return 0;
 }
@@ -122,16 +132,16 @@ int yk_threads_start(struct yoke_pool *pool)
 static void tell_to_stop_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     pool->stopping = true;
-    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
-        struct yk_line *const line = &pool->ctl->lines[i];
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
+        struct yk_line *const line = &pool->table.lines[i];
         if (!pool->members[i].alive) {
             continue;
         }
         state_set(line, YK_LINE_STOP);
-        yk_futex_wake(&line->state, 1, pool->ctl->scope);
+        yk_futex_wake(&line->state, 1, pool->table.scope);
         /* SYNC(line-wake) release: a worker that goes to sleep after this sees why it should not. */
         atomic_store_explicit(&line->wake, 0, memory_order_release);
-        yk_futex_wake(&line->wake, 1, pool->ctl->scope);
+        yk_futex_wake(&line->wake, 1, pool->table.scope);
     }
 }
 
@@ -156,9 +166,9 @@ bool yk_threads_stop(struct yoke_pool *pool, int64_t until_ns)
         if (yk_clock_ns() >= until_ns) {
             return false;
         }
-        (void)yk_futex_wait(&pool->ctl->event, event, until_ns, pool->ctl->scope);
+        (void)yk_futex_wait(&pool->ctl->event, event, until_ns, pool->table.scope);
     }
-    for (uint32_t i = 0; i < pool->ctl->line_count; i++) {
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
         if (pool->members[i].joinable) {
             yk_thread_join(pool->members[i].thread);
         }

@@ -13,15 +13,18 @@
 /* Cheap looks between two full ones: tail and our state are lines the program writes, and each
  * look at them makes its next write slow. */
 #define FULL_LOOK_SPINS 32
+#define DOOMED_NS 1000000000LL
 
 /* --- running ------------------------------------------------------------------------------- */
 
-/* Doomed: the SIGKILL is on its way, and nothing we do counts any more. */
+/* Doomed: the SIGKILL is on its way, and nothing we do counts any more. Should none come (our slot
+ * was not trusted any more), our end makes room for another worker. */
 static void await_end(struct yoke_worker *worker)
 {
     _Atomic uint32_t never = 0;
-    while (worker->ctl->processes) {
-        (void)yk_futex_wait(&never, 0, YOKE_FOREVER, YK_PRIVATE);
+    if (worker->ctl->processes) {
+        (void)yk_futex_wait(&never, 0, yk_clock_ns() + DOOMED_NS, YK_PRIVATE);
+        yk_process_exit(1);
     }
 }
 
@@ -140,7 +143,7 @@ void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t wo
     if (worker->ctl->processes) {
         yk_stdio_flush(); /* what the task printed is out before its result is in */
     }
-    if (!yk_table_complete(worker->ctl, slot, word)) {
+    if (!yk_table_complete(worker->table, slot, word)) {
         await_end(worker);
     }
 }
@@ -155,13 +158,13 @@ static enum yk_line_state state_of(const struct yk_line *line)
 
 static bool has_work_or_stops(struct yoke_worker *worker)
 {
-    return !yk_table_looks_empty(worker->ctl) || state_of(worker->line) != YK_LINE_ACTIVE;
+    return !yk_table_looks_empty(worker->table) || state_of(worker->line) != YK_LINE_ACTIVE;
 }
 
 static bool spin_for_work(struct yoke_worker *worker)
 {
     for (uint32_t i = 0; i < worker->ctl->spins; i++) {
-        if (yk_table_looks_ready(worker->ctl)) {
+        if (yk_table_looks_ready(worker->table)) {
             return true;
         }
         if (i % FULL_LOOK_SPINS == 0 && has_work_or_stops(worker)) {
@@ -199,7 +202,7 @@ static int sleep_for_work(struct yoke_worker *worker, int64_t until_ns)
     bit_set(worker);
     int rc = 0;
     if (!has_work_or_stops(worker)) {
-        rc = yk_futex_wait(&worker->line->wake, 1, until_ns, worker->ctl->scope);
+        rc = yk_futex_wait(&worker->line->wake, 1, until_ns, worker->table->scope);
     }
     if (!bit_clear(worker) && rc == -ETIMEDOUT) {
         rc = 0; /* we were chosen for a task just now */
@@ -214,7 +217,7 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
             return YOKE_ECLOSED;
         }
         uint64_t word = 0;
-        struct yk_slot *const slot = yk_table_claim(worker->ctl, worker->owner, &word);
+        struct yk_slot *const slot = yk_table_claim(worker->table, worker->owner, &word);
         if (slot != NULL) {
             yk_worker_run(worker, slot, word);
             return 0;
@@ -232,7 +235,7 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
 static void await_order(struct yk_line *line)
 {
     while (state_of(line) == YK_LINE_PARKED) {
-        (void)yk_futex_wait(&line->state, YK_LINE_PARKED, YOKE_FOREVER, line->ctl->scope);
+        (void)yk_futex_wait(&line->state, YK_LINE_PARKED, YOKE_FOREVER, line->ctl->table.scope);
     }
 }
 
@@ -250,7 +253,7 @@ static void report(struct yk_line *line, bool refused)
         atomic_compare_exchange_strong_explicit(&line->state, &seen, active, memory_order_release,
                                                 memory_order_relaxed);
     }
-    yk_table_announce(line->ctl);
+    yk_table_announce(&line->ctl->table);
 }
 
 static void serve(struct yoke_worker *worker)
@@ -260,7 +263,7 @@ static void serve(struct yoke_worker *worker)
     for (;;) {
         const int64_t until = extra ? yk_clock_ns() + ctl->idle_ns : YOKE_FOREVER;
         const int rc = yoke_worker_next(worker, until);
-        if (rc == YOKE_ECLOSED || (rc == -ETIMEDOUT && yk_table_looks_empty(ctl))) {
+        if (rc == YOKE_ECLOSED || (rc == -ETIMEDOUT && yk_table_looks_empty(worker->table))) {
             return;
         }
     }

@@ -4,11 +4,13 @@
 #ifndef YK_WORKER_H
 #define YK_WORKER_H
 
+#include "memory/heap.h"
 #include "memory/region.h"
 #include "pool/table.h"
 
 struct yoke_worker {
-    struct yk_ctl *ctl;
+    const struct yk_table *table;
+    struct yk_ctl *ctl;   /* table->ctl */
     struct yk_line *line; /* NULL: a thread of the program that helps */
     uint32_t owner;
     unsigned index;
@@ -28,6 +30,18 @@ struct yoke_task {
     size_t result_bytes;
     struct yoke_task *outer; /* the task this one runs inside of, or NULL */
 };
+
+/* The worker of this line, or, with line NULL, a thread of the program that helps. */
+static inline struct yoke_worker yk_worker_of(const struct yk_table *table, struct yk_line *line)
+{
+    return (struct yoke_worker){
+        .table = table,
+        .ctl = table->ctl,
+        .line = line,
+        .owner = line != NULL ? line->owner : YK_OWNER_PROGRAM,
+        .index = line != NULL ? line->index : table->line_count,
+    };
+}
 
 /* Run a claimed slot to its end and complete it. */
 void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word);

@@ -226,6 +226,17 @@ static int fork_template(struct yk_template_ctl *ctl, const struct yk_image_setu
     return rc == 0 && *pidfd < 0 ? -EAGAIN : rc; /* dead already */
 }
 
+static void discard_locked(struct yk_template *template) YK_REQUIRES(template->lock)
+{
+    if (template->ctl != NULL) {
+        kill_and_reap(template->pidfd);
+        yk_fd_close(template->pidfd);
+        yk_heap_free(template->ctl);
+        template->ctl = NULL;
+    }
+    forget_ranges(&template->ranges);
+}
+
 int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup)
 {
     int rc = inherit_set();
@@ -244,6 +255,7 @@ int yk_template_plant(struct yk_template *template, const struct yk_image_setup 
         return rc;
     }
     yk_mutex_lock(&template->lock);
+    discard_locked(template);
     template->ranges = ranges;
     template->pidfd = pidfd;
     template->ctl = ctl;
@@ -254,13 +266,7 @@ int yk_template_plant(struct yk_template *template, const struct yk_image_setup 
 void yk_template_uproot(struct yk_template *template)
 {
     yk_mutex_lock(&template->lock);
-    if (template->ctl != NULL) {
-        kill_and_reap(template->pidfd);
-        yk_fd_close(template->pidfd);
-        yk_heap_free(template->ctl);
-        template->ctl = NULL;
-    }
-    forget_ranges(&template->ranges);
+    discard_locked(template);
     yk_mutex_unlock(&template->lock);
 }
 
@@ -343,7 +349,6 @@ static int plant_seed_locked(struct seed *seed) YK_REQUIRES(seed->lock)
     if (rc != 0) {
         return rc;
     }
-    yk_template_uproot(&seed->template);
     rc = yk_keeper_call(plant_seed, &seed->template);
     if (rc != 0 && !planted) {
         yk_keeper_drop();

@@ -40,8 +40,8 @@ struct yk_template {
 /* What a copy runs; it must not return. arg is memory of the image or of the shared heap. */
 typedef void yk_image_entry(void *arg);
 
-/* Make the image; the template is zeroed, or was uprooted. On the keeper only, and the keeper must
- * be held as long as it lives. */
+/* Make the image, in the place of the template that was there before, if any. On the keeper only,
+ * and the keeper must be held as long as it lives. */
 int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup);
 bool yk_template_is_dead(struct yk_template *template);
 /* End the template; copies made of it live on. */

@@ -117,9 +117,9 @@ void yk_thread_detach(yk_thread_id thread)
     pthread_detach((pthread_t)thread.handle);
 }
 
-void yk_thread_yield(void)
+bool yk_thread_is_self(yk_thread_id thread)
 {
-    sched_yield();
+    return pthread_equal((pthread_t)thread.handle, pthread_self()) != 0;
 }
 
 unsigned yk_thread_count(void)
