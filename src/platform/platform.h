@@ -129,8 +129,10 @@ int yk_fork(void);
 /* The same by a bare clone with no exit signal: wait() of the program does not see the child.
  * Only when no other thread can hold a lock of libc. -ENOSYS where the thread's own data cannot
  * be put right (a sibling is made all the same; robust mutexes do not work in it then). With
- * sibling true the child's parent is the caller's parent, and its exit signal is the caller's. */
-int yk_clone_quiet(bool sibling);
+ * sibling true the child's parent is the caller's parent, and its exit signal is the caller's.
+ * *child gets the pid before the child runs its first instruction, also if the caller is killed
+ * meanwhile; NULL: not wanted. */
+int yk_clone_quiet(bool sibling, int *child);
 
 /* A descriptor that becomes readable when the process ends; -ESRCH when it is not our child or
  * has gone. */

@@ -21,7 +21,7 @@ struct yk_template_ctl {
     _Atomic uint32_t reply;   /* the last request that was served */
     yk_image_entry *entry;
     void *arg;
-    int pid; /* or -errno */
+    int pid; /* 0: none yet; or -errno. Set before the copy runs, whoever is killed when */
 };
 
 /* Set before the fork, so that copies know it; in the program itself it is not used. */
@@ -78,12 +78,12 @@ YK_NORETURN static void template_main(struct yk_template_ctl *ctl)
         served = request;
         yk_image_entry *const entry = ctl->entry;
         void *const arg = ctl->arg;
-        const int pid = yk_clone_quiet(true);
+        const int pid = yk_clone_quiet(true, &ctl->pid);
         if (pid == 0) {
             entry(arg);
             yk_process_exit(0);
         }
-        ctl->pid = pid;
+        ctl->pid = pid; /* the kernel wrote it already, unless it is an error */
         /* SYNC(template-reply) release: publishes pid. */
         atomic_store_explicit(&ctl->reply, request, memory_order_release);
         yk_futex_wake(&ctl->reply, 1, YK_SHARED);
@@ -101,7 +101,7 @@ static int copy_self(const struct yk_image_setup *setup)
     if (setup->before_fork != NULL) {
         setup->before_fork(setup->user);
     } else if (yk_thread_count() <= ours) {
-        pid = yk_clone_quiet(false);
+        pid = yk_clone_quiet(false, NULL);
     }
     if (pid == -ENOSYS) {
         pid = yk_fork();
@@ -289,7 +289,8 @@ static int await_reply(struct yk_template *template, uint32_t request)
         const int rc =
             yk_futex_wait(&template->ctl->reply, reply, yk_clock_ns() + REPLY_SLICE_NS, YK_SHARED);
         if (rc == -ETIMEDOUT && yk_pidfd_ended(template->pidfd, 0)) {
-            return -ESRCH;
+            /* Killed after it made the copy, but before it could say so? */
+            return template->ctl->pid > 0 ? 0 : -ESRCH;
         }
     }
 }
@@ -300,6 +301,7 @@ static int request(struct yk_template *template, yk_image_entry *entry, void *ar
     struct yk_template_ctl *const ctl = template->ctl;
     ctl->entry = entry;
     ctl->arg = arg;
+    ctl->pid = 0;
     /* relaxed: only we write it, under lock. */
     const uint32_t number = atomic_load_explicit(&ctl->request, memory_order_relaxed) + 1;
     /* SYNC(template-request) release: publishes entry and arg. */

@@ -48,19 +48,19 @@ int yk_fork(void)
     return rc;
 }
 
-static long bare_clone(unsigned long flags, int *child_tid)
+static long bare_clone(unsigned long flags, int *parent_tid, int *child_tid)
 {
 #if defined(__x86_64__)
-    return syscall(SYS_clone, flags, NULL, NULL, child_tid, NULL);
+    return syscall(SYS_clone, flags, NULL, parent_tid, child_tid, NULL);
 #else
-    return syscall(SYS_clone, flags, NULL, NULL, NULL, child_tid);
+    return syscall(SYS_clone, flags, NULL, parent_tid, NULL, child_tid);
 #endif
 }
 
 /* A bare clone leaves libc's copy of the thread id and the robust list those of the parent's
  * thread; both must be put right or mutexes in the child name the wrong owner. The kernel knows
  * where libc keeps the id. */
-int yk_clone_quiet(bool sibling)
+int yk_clone_quiet(bool sibling, int *child)
 {
     const int saved = errno;
     int *tid = NULL;
@@ -72,8 +72,10 @@ int yk_clone_quiet(bool sibling)
         errno = saved;
         return -ENOSYS; /* fork() can do it; for a sibling there is no other way */
     }
-    const unsigned long id_flags = known ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0UL;
-    const long pid = bare_clone(id_flags | (sibling ? CLONE_PARENT : 0UL), tid);
+    const unsigned long flags = (known ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0UL) |
+                                (sibling ? CLONE_PARENT : 0UL) |
+                                (child != NULL ? CLONE_PARENT_SETTID : 0UL);
+    const long pid = bare_clone(flags, child, tid);
     if (pid == 0 && known) {
         syscall(SYS_set_robust_list, robust, robust_bytes);
     }
