@@ -121,7 +121,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_pool_create(const yoke_pool_config *config, yo
  *          -EDEADLK (called from inside one of its tasks); -EINVAL (NULL).
  *
  *  Ownership:  the pool is gone, unless -EBUSY, -EDEADLK or -ECHILD. Jobs stay readable until
- *              released. No other call on the pool may be running or come later.
+ *              released. No other call on the pool, and no wait for one of its jobs, may be running
+ *              or come later.
  *  Threads:    any.   Blocks: until until_ns, and for the time it takes to stop (threads: at most
  *              100 ms more).
  *  After fork: not in the child (-ECHILD).

@@ -35,7 +35,8 @@ typedef struct yoke_hooks {
     void (*worker_exit)(unsigned worker, void *user);
 
     /** The main loop of each worker, instead of Yoke's own, which is:
-     *  `while (yoke_worker_next(worker, YOKE_FOREVER) == 0) {}`. The worker ends when it returns.
+     *  `while (yoke_worker_next(worker, YOKE_FOREVER) != YOKE_ECLOSED) {}`. The worker ends when it
+     *  returns.
      */
     void (*worker_main)(yoke_worker *worker, void *user);
 } yoke_hooks;

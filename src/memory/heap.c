@@ -4,8 +4,8 @@
  * Argument. A chunk's word is the only truth about it: {kind, class, owner, length}.
  *   FREE -> CLAIMING(me) by CAS; then SMALL(class, me), or on a run's first chunk LARGE(n, me).
  *   That one store commits; a chunk still CLAIMING for the dead was never handed out.
- *   LARGE -> FREEING(n, me) by CAS; then the run's other chunks FREE, the first one last. A
- *   chunk that is CLAIMING below a LARGE or FREEING head belongs to that head.
+ *   LARGE -> FREEING(n, me) by CAS; then the run's other chunks FREEING, then FREE from the last
+ *   to the first. A chunk that is CLAIMING below a LARGE or FREEING head belongs to that head.
  * In a SMALL chunk a set bit is a free block. Only the chunk's owner clears bits; anyone sets
  * one, which is what free is. No list, so nothing can be half linked, and a second free of a
  * block changes nothing. Everything read here is checked against bounds before use: a hostile
@@ -430,24 +430,44 @@ static void *alloc_large(struct heap *heap, size_t bytes, void *_Atomic *note)
     return block;
 }
 
-static void finish_freeing(struct heap *heap, size_t at, size_t n)
+static void lower_lowest(struct heap *heap, size_t at)
 {
-    for (size_t i = n; i-- > 0;) {
-        store_word(heap, at + i, 0);
-    }
     if (at < lowest_get(heap)) {
         lowest_set(heap, at);
     }
+}
+
+/* Two passes, and the head says which one: in the first the run is still whole, so whoever takes
+ * over may free all of it; in the second a chunk that is not FREEING any more is somebody's new
+ * one. */
+enum { MARKING = 0, RELEASING = 1 };
+
+static void release_run(struct heap *heap, size_t at, size_t n, uint32_t owner)
+{
+    for (size_t i = n; i-- > 1;) {
+        swap_word(heap, at + i, word_of(FREEING, 0, owner, 1), 0);
+    }
+    store_word(heap, at, 0);
+    lower_lowest(heap, at);
+}
+
+static void mark_and_release(struct heap *heap, size_t at, size_t n, uint32_t owner)
+{
+    for (size_t i = 1; i < n; i++) {
+        store_word(heap, at + i, word_of(FREEING, 0, owner, 1));
+    }
+    store_word(heap, at, word_of(FREEING, RELEASING, owner, n));
+    release_run(heap, at, n, owner);
 }
 
 static bool free_large(struct heap *heap, size_t at, uint64_t word)
 {
     const size_t n = length_of(word);
     if (n == 0 || n > heap->count - at ||
-        !swap_word(heap, at, word, word_of(FREEING, 0, heap->owner, n))) {
+        !swap_word(heap, at, word, word_of(FREEING, MARKING, heap->owner, n))) {
         return false;
     }
-    finish_freeing(heap, at, n);
+    mark_and_release(heap, at, n, heap->owner);
     return true;
 }
 
@@ -675,7 +695,11 @@ static size_t recover_at(struct heap *heap, size_t at, uint32_t dead)
         swap_word(heap, at, word, word_of(SMALL, class_of(word), YK_OWNER_NOBODY, 0));
         break;
     case FREEING:
-        finish_freeing(heap, at, length);
+        if (class_of(word) == RELEASING) {
+            release_run(heap, at, length, dead);
+        } else {
+            mark_and_release(heap, at, length, dead);
+        }
         break;
     case LARGE: /* handed out: it stays */
     case FREE:

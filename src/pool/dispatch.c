@@ -137,7 +137,7 @@ static void publish_at_locked(struct yoke_pool *pool, struct yk_unit *unit, uint
         yk_threads_grow_locked(pool);
     }
     if (unit->timeout_ns != 0 && pool->kind == YOKE_PROCESSES) {
-        yk_processes_timed(pool, unit->timeout_ns);
+        yk_processes_timed_locked(pool, unit->timeout_ns);
     }
 }
 
@@ -218,8 +218,9 @@ static void take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk_
     }
     void *const block = slot->u.record.result;
     const size_t bytes = slot->u.record.result_bytes;
-    /* A worker wrote both: believe no more than the heap says. */
-    if (pool->kind == YOKE_PROCESSES && yk_heap_block_bytes(block) < bytes) {
+    /* A worker wrote both: believe no more than the heap says, and nothing of ours. */
+    if (pool->kind == YOKE_PROCESSES &&
+        (yk_heap_block_bytes(block) < bytes || block == (void *)pool->ctl)) {
         return;
     }
     answer->result = block;
@@ -368,15 +369,16 @@ uint32_t yk_unit_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint3
     if (yk_word_phase(word) != YK_CLAIMED) {
         return 0;
     }
-    if (!unit->by_item) {
+    if (unit->items == 0) {
         return swap_word(slot, word, yk_word(unit->ticket, owner, YK_DOOMED)) ? owner : 0;
     }
     uint32_t seen = progress;
     const uint32_t marked = progress | YK_PROGRESS_DOOMED;
     /* SYNC(progress) acq_rel: the owner's next step fails from here on. */
-    const bool swapped = progress != 0 && atomic_compare_exchange_strong_explicit(
-                                              &slot->progress, &seen, marked, memory_order_acq_rel,
-                                              memory_order_relaxed);
+    const bool swapped =
+        progress != 0 && progress <= unit->items &&
+        atomic_compare_exchange_strong_explicit(&slot->progress, &seen, marked,
+                                                memory_order_acq_rel, memory_order_relaxed);
     return swapped ? owner : 0;
 }
 
@@ -394,6 +396,8 @@ static void bury_unit_locked(struct yoke_pool *pool, struct yk_unit *unit,
     };
     if (unit->verdict != 0) {
         answer.outcome = (yoke_outcome){.kind = unit->verdict};
+    } else if (answer.progress == 0) {
+        answer.outcome = (yoke_outcome){.kind = YOKE_CANCELLED}; /* unless it may begin again */
     }
     take_result(pool, slot, &answer);
     if (answer.result != NULL) {
@@ -401,6 +405,8 @@ static void bury_unit_locked(struct yoke_pool *pool, struct yk_unit *unit,
         yk_heap_free(answer.result);
         answer.result = NULL;
     }
+    /* relaxed: a garbage word could say READY. */
+    atomic_store_explicit(&slot->word, yk_word(unit->ticket, 0, YK_FREE), memory_order_relaxed);
     release_slot_locked(pool, unit);
     settle_locked(pool, unit, &answer);
 }
@@ -500,6 +506,17 @@ static uint64_t whole_ticket(const struct yoke_pool *pool, const struct yk_unit 
     return pool->tail - (uint32_t)((uint32_t)pool->tail - unit->ticket);
 }
 
+/* Whatever the sleepers bits say: a worker may have cleared those of others. */
+static void wake_all(struct yoke_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
+        struct yk_line *const line = &pool->table.lines[i];
+        /* SYNC(line-wake) release: a worker that goes to sleep after this sees the task. */
+        atomic_store_explicit(&line->wake, 0, memory_order_release);
+        yk_futex_wake(&line->wake, 1, pool->table.scope);
+    }
+}
+
 static uint64_t oldest_ready_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     uint64_t oldest = UINT64_MAX;
@@ -528,7 +545,7 @@ void yk_pool_audit_locked(struct yoke_pool *pool)
         atomic_compare_exchange_strong_explicit(&pool->ctl->head, &head, oldest,
                                                 memory_order_relaxed, memory_order_relaxed);
     }
-    yk_table_wake_one(&pool->table);
+    wake_all(pool);
 }
 
 /* --- helping -------------------------------------------------------------------------------- */

@@ -41,7 +41,7 @@ struct yk_unit {
     void (*fill)(struct yk_unit *unit, struct yk_slot *slot);
     /* under the pool's lock, once the answer is there; true: publish it again */
     bool (*ended)(struct yk_unit *unit, const struct yk_answer *answer);
-    bool by_item;                /* a map: the kill is meant for one item */
+    uint32_t items;              /* a map: how many; the kill for lateness is meant for one */
     int64_t timeout_ns;          /* 0: none */
     _Atomic int64_t *started_ns; /* where the worker notes it; NULL without a timeout */
     /* under the pool's lock */
@@ -58,7 +58,7 @@ static inline void yk_unit_init(struct yk_unit *unit,
 {
     unit->fill = fill;
     unit->ended = ended;
-    unit->by_item = false;
+    unit->items = 0;
     unit->timeout_ns = 0;
     unit->started_ns = NULL;
     unit->state = YK_UNIT_IDLE;
@@ -112,6 +112,7 @@ struct yoke_pool {
     unsigned alive;  /* members that live, with the spare */
     unsigned active; /* workers */
     int64_t last_death_ns;
+    int64_t next_tick_ns;           /* processes: when the keeper looks up next */
     unsigned barren;                /* deaths in a row, close together, that cost no task a try */
     struct yk_member *members;      /* ctl->line_count */
     _Atomic uintptr_t known_fns[8]; /* found in the image before */
@@ -119,8 +120,7 @@ struct yoke_pool {
     struct yk_template *_Atomic template; /* own_template or the seed */
     struct yk_template own_template;
     struct yk_ticker ticker;
-    unsigned start_failures;      /* in a row */
-    _Atomic int64_t next_tick_ns; /* when the keeper looks up next; a hint for nudging it */
+    unsigned start_failures; /* in a row */
 };
 
 /* --- dispatch.c: units in and out of the table; all with the pool's lock held --------------- */
@@ -202,7 +202,7 @@ bool yk_processes_condemn_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 /* Kill every worker; what they run ends as cancelled. */
 void yk_processes_kill_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* A unit with that timeout was published. */
-void yk_processes_timed(struct yoke_pool *pool, int64_t timeout_ns);
+void yk_processes_timed_locked(struct yoke_pool *pool, int64_t timeout_ns) YK_REQUIRES(pool->lock);
 
 /* --- watchdog.c: deadlines of tasks in processes -------------------------------------------- */
 

@@ -115,7 +115,8 @@ static int start_member(struct yoke_pool *pool, uint32_t index)
     memset(line, 0, sizeof *line);
     line->ctl = pool->ctl;
     line->index = index;
-    line->owner = yk_heap_new_owner();
+    const uint32_t owner = yk_heap_new_owner();
+    line->owner = owner;
     atomic_init(&line->state, YK_LINE_STARTING);
     int pid = -1;
     int pidfd = -1;
@@ -124,11 +125,12 @@ static int start_member(struct yoke_pool *pool, uint32_t index)
         return rc;
     }
     if (pidfd < 0) {
-        return -ECHILD; /* dead, and reaped by the program, before we could look */
+        yk_heap_recover(owner);
+        return YOKE_EINIT; /* dead, and reaped by the program, before we could look */
     }
     yk_mutex_lock(&pool->lock);
     member->pool = pool;
-    member->owner = line->owner;
+    member->owner = owner;
     member->pid = pid;
     member->pidfd = pidfd;
     member->alive = true;
@@ -158,7 +160,7 @@ static void *noted(struct yk_line *line)
 
 static void break_pool_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
-    pool->closed = YOKE_EBROKEN;
+    pool->closed = pool->closed != 0 ? pool->closed : YOKE_EBROKEN;
     pool->stopping = true;
     yk_pool_revoke_all_locked(pool);
     yk_table_announce(&pool->table);
@@ -223,18 +225,26 @@ static void note_start_failure(struct yoke_pool *pool)
 {
     pool->start_failures++;
     yk_mutex_lock(&pool->lock);
-    if (pool->alive == 0 && pool->start_failures > START_FAILURES_MAX && pool->closed == 0) {
+    if (pool->alive == 0 && pool->start_failures > START_FAILURES_MAX && !pool->stopping) {
         break_pool_locked(pool);
     }
     yk_mutex_unlock(&pool->lock);
 }
 
+static bool is_missing(struct yoke_pool *pool, const struct yk_member *member)
+{
+    yk_mutex_lock(&pool->lock);
+    const bool missing = !member->alive && !pool->stopping;
+    yk_mutex_unlock(&pool->lock);
+    return missing;
+}
+
 /* Start what is missing. What cannot be started now, the ticker tries again. */
 static void refill(struct yoke_pool *pool)
 {
-    for (uint32_t i = 0; i < pool->table.line_count && !pool->stopping; i++) {
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
         struct yk_member *const member = &pool->members[i];
-        if (member->alive) {
+        if (!is_missing(pool, member)) {
             continue;
         }
         int rc = start_member(pool, i);
@@ -267,30 +277,33 @@ static bool is_complete(struct yoke_pool *pool)
     return complete;
 }
 
+/* The keeper looks up again at the sooner of what it knew and `at`. */
+static int64_t look_up_by(struct yoke_pool *pool, int64_t at)
+{
+    yk_mutex_lock(&pool->lock);
+    pool->next_tick_ns = at < pool->next_tick_ns ? at : pool->next_tick_ns;
+    const int64_t next = pool->next_tick_ns;
+    yk_mutex_unlock(&pool->lock);
+    return next;
+}
+
 static int64_t tick(void *arg, int64_t now_ns)
 {
     struct yoke_pool *const pool = arg;
     yk_mutex_lock(&pool->lock);
-    int64_t next = yk_watchdog_look_locked(pool, now_ns);
+    pool->next_tick_ns = yk_watchdog_look_locked(pool, now_ns);
     yk_mutex_unlock(&pool->lock);
     if (!is_complete(pool)) {
         refill(pool);
-        if (!is_complete(pool)) {
-            next = now_ns + RETRY_NS < next ? now_ns + RETRY_NS : next;
-        }
     }
-    /* relaxed: a hint for who publishes a task with a deadline. */
-    atomic_store_explicit(&pool->next_tick_ns, next, memory_order_relaxed);
-    return next;
+    return look_up_by(pool, is_complete(pool) ? YOKE_FOREVER : now_ns + RETRY_NS);
 }
 
-void yk_processes_timed(struct yoke_pool *pool, int64_t timeout_ns)
+void yk_processes_timed_locked(struct yoke_pool *pool, int64_t timeout_ns)
 {
     const int64_t until = yk_after(yk_clock_ns(), timeout_ns);
-    /* relaxed: under the lock that the keeper takes to look at the tasks. */
-    if (until < atomic_load_explicit(&pool->next_tick_ns, memory_order_relaxed)) {
-        /* relaxed: as above. */
-        atomic_store_explicit(&pool->next_tick_ns, until, memory_order_relaxed);
+    if (until < pool->next_tick_ns) {
+        pool->next_tick_ns = until;
         yk_keeper_nudge();
     }
 }
@@ -462,8 +475,7 @@ int yk_processes_start(struct yoke_pool *pool)
     if (rc != 0) {
         return rc;
     }
-    /* relaxed: nobody else has the pool yet. */
-    atomic_store_explicit(&pool->next_tick_ns, YOKE_FOREVER, memory_order_relaxed);
+    pool->next_tick_ns = YOKE_FOREVER;
     rc = yk_keeper_call(start_all, pool);
     for (uint32_t i = 0; i < pool->config.workers && rc == 0; i++) {
         rc = await_ready(pool, i);

@@ -174,6 +174,7 @@ static int stage(struct part *part)
         .first_failed = UINT32_MAX,
     };
     part->unit.started_ns = &part->block->started_ns;
+    part->unit.items = sweep->fn != NULL ? (uint32_t)piece.count : 0;
     return 0;
 }
 
@@ -539,7 +540,6 @@ static int begin(struct run *run, const struct yk_sweep *sweep)
         struct part *const part = &run->parts[i];
         part->run = run;
         yk_unit_init(&part->unit, fill, ended);
-        part->unit.by_item = sweep->fn != NULL;
         part->unit.timeout_ns = sweep->options.timeout_ns;
     }
     return 0;
@@ -566,8 +566,11 @@ static int conclude(struct run *run)
     if (run->failed && run->sweep->options.failure != NULL) {
         *run->sweep->options.failure = run->failure;
     }
-    if (run->rc == -ECANCELED && run->pool->closed != 0) {
-        return run->pool->closed; /* it was the pool that cancelled us */
+    yk_mutex_lock(&run->pool->lock);
+    const int closed = run->pool->stopping ? run->pool->closed : 0;
+    yk_mutex_unlock(&run->pool->lock);
+    if (run->rc == -ECANCELED && closed != 0) {
+        return closed; /* it was the pool that cancelled us */
     }
     return run->rc != 0 ? run->rc : run->failed ? YOKE_ETASK : 0;
 }

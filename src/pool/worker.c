@@ -120,7 +120,9 @@ static void run_items(struct yoke_task *task, struct yk_slot *slot)
         out = yk_next_room(out, part->out_bytes);
     }
     part->ran = k;
-    step_to(task->worker, slot, k, k + 1);
+    if (k == part->count) {
+        step_to(task->worker, slot, k, k + 1);
+    }
 }
 
 void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word)

@@ -192,6 +192,11 @@ int yk_keeper_call(int (*fn)(void *arg), void *arg)
     return call.rc;
 }
 
+void yk_keeper_forget(void)
+{
+    on_keeper = false;
+}
+
 void yk_keeper_nudge(void)
 {
     yk_eventfd_signal(get()->wake);

@@ -32,6 +32,9 @@ int yk_keeper_call(int (*fn)(void *arg), void *arg);
 /* Make the keeper call its tickers soon. Needs a hold. */
 void yk_keeper_nudge(void);
 
+/* In a copy of the keeper made by fork: it is an ordinary thread. */
+void yk_keeper_forget(void);
+
 /* These four on the keeper only. */
 int yk_keeper_watch(struct yk_watch *watch);
 void yk_keeper_unwatch(struct yk_watch *watch);

@@ -14,6 +14,7 @@
 #include "process/keeper.h"
 
 #define REPLY_SLICE_NS 20000000LL
+#define REPLY_NS 10000000000LL /* a fork of 500 GB takes less */
 #define IDLE_SLICE_NS 5000000000LL
 
 struct yk_template_ctl {
@@ -43,6 +44,7 @@ static void follow_or_exit(void)
 static void settle(const struct yk_image_setup *setup)
 {
     follow_or_exit();
+    yk_keeper_forget();
     yk_worker_role_set();
     yk_signals_reset(true);
     yk_stdio_forget();
@@ -259,6 +261,7 @@ int yk_template_plant(struct yk_template *template, const struct yk_image_setup 
     template->ranges = ranges;
     template->pidfd = pidfd;
     template->ctl = ctl;
+    template->requests = 0;
     yk_mutex_unlock(&template->lock);
     return 0;
 }
@@ -280,6 +283,7 @@ bool yk_template_is_dead(struct yk_template *template)
 
 static int await_reply(struct yk_template *template, uint32_t request)
 {
+    const int64_t until = yk_clock_ns() + REPLY_NS;
     for (;;) {
         /* SYNC(template-reply) acquire: sees pid. */
         const uint32_t reply = atomic_load_explicit(&template->ctl->reply, memory_order_acquire);
@@ -292,6 +296,9 @@ static int await_reply(struct yk_template *template, uint32_t request)
             /* Killed after it made the copy, but before it could say so? */
             return template->ctl->pid > 0 ? 0 : -ESRCH;
         }
+        if (yk_clock_ns() > until) {
+            yk_pidfd_signal(template->pidfd, yk_signal_kill()); /* stopped, or worse */
+        }
     }
 }
 
@@ -302,8 +309,7 @@ static int request(struct yk_template *template, yk_image_entry *entry, void *ar
     ctl->entry = entry;
     ctl->arg = arg;
     ctl->pid = 0;
-    /* relaxed: only we write it, under lock. */
-    const uint32_t number = atomic_load_explicit(&ctl->request, memory_order_relaxed) + 1;
+    const uint32_t number = ++template->requests;
     /* SYNC(template-request) release: publishes entry and arg. */
     atomic_store_explicit(&ctl->request, number, memory_order_release);
     yk_futex_wake(&ctl->request, 1, YK_SHARED);

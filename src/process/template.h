@@ -34,6 +34,7 @@ struct yk_template {
     yk_mutex lock;               /* of all below; held for a whole request */
     struct yk_template_ctl *ctl; /* NULL: there is no template */
     int pidfd;
+    uint32_t requests; /* made so far */
     struct yk_ranges ranges;
 };
 

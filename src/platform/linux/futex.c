@@ -18,17 +18,14 @@
 int yk_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t until_ns, enum yk_scope scope)
 {
     const int operation = FUTEX_WAIT_BITSET | (scope == YK_PRIVATE ? FUTEX_PRIVATE_FLAG : 0);
-    struct timespec until = {0};
-    struct timespec *limit = NULL;
-    if (until_ns != YOKE_FOREVER) {
-        const int64_t ns = until_ns > 0 ? until_ns : 0;
-        until.tv_sec = (time_t)(ns / NS_PER_S);
-        until.tv_nsec = (long)(ns % NS_PER_S);
-        limit = &until;
-    }
+    /* Always with a limit, if far: a wait without one is begun again after a signal whose handler
+     * was installed with SA_RESTART, and nobody would hear of the signal. */
+    const int64_t ns = until_ns > 0 ? until_ns : 0;
+    const struct timespec until = {.tv_sec = (time_t)(ns / NS_PER_S),
+                                   .tv_nsec = (long)(ns % NS_PER_S)};
     const int saved = errno;
     const long rc =
-        syscall(SYS_futex, word, operation, expected, limit, NULL, FUTEX_BITSET_MATCH_ANY);
+        syscall(SYS_futex, word, operation, expected, &until, NULL, FUTEX_BITSET_MATCH_ANY);
     const int error = rc < 0 ? -errno : 0;
     errno = saved;
     return error;

@@ -169,6 +169,11 @@ struct yk_exit_status yk_pidfd_reap(int pidfd)
 void yk_child_discard(int pid)
 {
     const int saved = errno;
+    siginfo_t info;
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
+        errno = saved;
+        return; /* not our child */
+    }
     kill(pid, SIGKILL);
     while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR) {
     }
