@@ -37,6 +37,20 @@ enum {
 #define STEPKILL_CHUNK ((size_t)256 << 10)
 #define STEPKILL_HEAP ((size_t)8 << 20)
 
+/* Other machines have other registers, and load-linked loops that a single step never leaves: the
+ * program compiles there, and says that it is skipped. */
+#if defined(__x86_64__)
+typedef struct user_regs_struct stepkill_regs;
+#else
+typedef struct {
+    unsigned long long rip, rdi, rsi, rdx, rcx, orig_rax;
+} stepkill_regs;
+#undef PTRACE_GETREGS
+#undef PTRACE_SETREGS
+#define PTRACE_GETREGS 12
+#define PTRACE_SETREGS 13
+#endif
+
 /* A function on the way of each run; the worker is stopped at its first instruction. */
 struct stepkill_mark {
     const char *name;
@@ -76,7 +90,7 @@ struct stepkill {
     int killed;
     size_t mark; /* 0: asleep; else the mark passed last */
     unsigned steps;
-    struct user_regs_struct regs; /* not all fields at all times: rip is right */
+    stepkill_regs regs; /* not all fields at all times: rip is right */
     yoke_pool_stats before;
     size_t blocks;
     int64_t killed_ns;
@@ -137,8 +151,8 @@ static inline void stepkill_stop(struct stepkill *s, int want)
 
 static inline void stepkill_rip(struct stepkill *s)
 {
-    s->regs.rip = (unsigned long long)ptrace(PTRACE_PEEKUSER, s->pid,
-                                             offsetof(struct user_regs_struct, rip), NULL);
+    s->regs.rip =
+        (unsigned long long)ptrace(PTRACE_PEEKUSER, s->pid, offsetof(stepkill_regs, rip), NULL);
 }
 
 static inline long stepkill_break(struct stepkill *s, uintptr_t at)
@@ -366,14 +380,20 @@ static inline int stepkill_go(struct stepkill *s, size_t wanted, uintptr_t end)
 static inline int stepkill_point(struct stepkill *s, size_t mark, size_t wanted)
 {
     const struct stepkill_mark *marks = s->scene->marks;
+    uintptr_t end = 0;
+    for (size_t i = 0; marks[i].at; i++)
+        end = marks[i].at;
     s->killed = 0;
     s->mark = 0;
     s->steps = 0;
     stepkill_seize(s);
     s->blocks = count_blocks();
     s->scene->begin(s);
-    while (s->mark < mark)
-        stepkill_run_to(s, marks[s->mark++].at, 1, 0);
+    while (s->mark < mark) {
+        stepkill_run_to(s, marks[s->mark].at, 1, end);
+        MUST(s->regs.rip == marks[s->mark].at, "a run passes all its marks");
+        s->mark++;
+    }
     const int reached = stepkill_go(s, wanted, marks[mark].at);
     if (reached || marks[mark + 1].at != 0) {
         stepkill_end_worker(s); /* also at a mark: the run is not to be wasted */
