@@ -93,7 +93,8 @@ step() { # name
     else
         failed=$((failed + 1))
         echo "FAIL  $1 (all of it: $log)"
-        tail -n 60 "$log" | sed 's/^/      | /'
+        { grep -E ': (fatal )?error:|^FAIL|^ +\| ' "$log" || cat "$log"; } | tail -n 60 |
+            sed 's/^/      | /'
     fi
 }
 
