@@ -211,6 +211,29 @@ static uint32_t load_progress(struct yk_slot *slot)
     return atomic_load_explicit(&slot->progress, memory_order_acquire) & ~YK_PROGRESS_DOOMED;
 }
 
+/* What a worker made the result: in the shared heap, and no more than the heap says. */
+static void take_shared_result(struct yoke_pool *pool, struct yk_result *block, size_t bytes,
+                               struct yk_answer *answer)
+{
+    const size_t room = yk_heap_block_bytes(block);
+    if (room < sizeof *block || bytes > room - sizeof *block || block == (void *)pool->ctl) {
+        return;
+    }
+    answer->result = block;
+    answer->result_at = block->data;
+    answer->result_bytes = bytes;
+    /* Blocks that later calls replaced. A circle ends at what is free already. */
+    struct yk_result *older = block->older;
+    while (older != NULL && older != (void *)pool->ctl && older != block &&
+           yk_heap_block_bytes(older) >= sizeof *older) {
+        struct yk_result *const next = older->older;
+        if (!yk_heap_free(older)) {
+            break;
+        }
+        older = next;
+    }
+}
+
 static void take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk_answer *answer)
 {
     if (slot->op != YK_OP_CALL || (slot->flags & YK_FLAG_RESULT) == 0) {
@@ -218,12 +241,12 @@ static void take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk_
     }
     void *const block = slot->u.record.result;
     const size_t bytes = slot->u.record.result_bytes;
-    /* A worker wrote both: believe no more than the heap says, and nothing of ours. */
-    if (pool->kind == YOKE_PROCESSES &&
-        (yk_heap_block_bytes(block) < bytes || block == (void *)pool->ctl)) {
+    if (pool->kind == YOKE_PROCESSES) {
+        take_shared_result(pool, block, bytes, answer);
         return;
     }
     answer->result = block;
+    answer->result_at = block;
     answer->result_bytes = bytes;
 }
 
@@ -446,12 +469,17 @@ static bool is_garbage_locked(struct yoke_pool *pool, const struct yk_unit *unit
  * last of them those units end as crashed. */
 static void end_garbage_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
+    if (yk_processes_condemned_left_locked(pool)) {
+        return;
+    }
+    const bool all_gone = pool->condemning; /* who may have written it; those since are innocent */
+    pool->condemning = false;
     for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
         struct yk_unit *const unit = pool->units[i];
         if (unit == NULL || !is_garbage_locked(pool, unit, load_word(slot_at(pool, i)))) {
             continue;
         }
-        if (yk_processes_condemn_locked(pool)) {
+        if (!all_gone && yk_processes_condemn_locked(pool)) {
             return;
         }
         void *none = NULL;
@@ -487,8 +515,8 @@ void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_
             yk_unit_poll_locked(pool, unit);
         }
     }
+    count_death_locked(pool, barren && !pool->condemning);
     end_garbage_locked(pool);
-    count_death_locked(pool, barren);
     yk_heap_free(noted);
     drain_backlog_locked(pool);
     /* The dead one may have been woken for a task that it did not live to claim. */

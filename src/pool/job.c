@@ -33,7 +33,8 @@ struct yoke_job {
     bool cancelled;
     bool released;
     yoke_outcome outcome;
-    void *result; /* or NULL: record_out, or small_out */
+    void *result; /* a block of the task's making, to be given back; or NULL */
+    const void *result_at;
     size_t result_bytes;
     _Alignas(16) unsigned char small_out[YK_INLINE_OUT_MAX];
     _Atomic bool ended; /* SYNC(job-ended): the outcome is final */
@@ -85,6 +86,7 @@ static void finish(yoke_job *job, const struct yk_answer *answer)
     job->outcome.attempts = job->attempts;
     job->outcome.item = 0;
     job->result = answer->result;
+    job->result_at = answer->result_at;
     job->result_bytes = answer->result_bytes;
     memcpy(job->small_out, answer->data, sizeof job->small_out);
     if (job->released) {
@@ -201,6 +203,7 @@ static void run_serially(yoke_job *job)
     yk_task_leave(&task);
     job->outcome.attempts = 1;
     job->result = task.result;
+    job->result_at = task.result;
     job->result_bytes = task.result_bytes;
     /* SYNC(job-ended) release: publishes the outcome and the result. */
     atomic_store_explicit(&job->ended, true, memory_order_release);
@@ -479,7 +482,7 @@ int yoke_job_result(yoke_job *job, yoke_outcome *outcome, const void **out, size
     const void *result = NULL;
     size_t result_bytes = 0;
     if (has_result && job->result != NULL) {
-        result = job->result;
+        result = job->result_at;
         result_bytes = job->result_bytes;
     } else if (has_result && job->out_bytes != 0) {
         result = job->record != NULL ? job->record_out : job->small_out;

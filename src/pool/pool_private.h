@@ -28,10 +28,11 @@ enum yk_unit_state {
 
 /* What the worker left, copied out of its reach. */
 struct yk_answer {
-    yoke_outcome outcome; /* kind, code, signal; attempts and item are the owner's to fill in */
-    uint32_t progress;    /* below YK_PROGRESS_DOOMED */
-    bool died;            /* its worker died; else it is DONE */
-    void *result;         /* a call's block, or NULL */
+    yoke_outcome outcome;  /* kind, code, signal; attempts and item are the owner's to fill in */
+    uint32_t progress;     /* below YK_PROGRESS_DOOMED */
+    bool died;             /* its worker died; else it is DONE */
+    void *result;          /* a call's block, or NULL; to be given back */
+    const void *result_at; /* where in it the result begins */
     size_t result_bytes;
     unsigned char data[YK_INLINE_OUT_MAX]; /* an inline call's out */
 };
@@ -112,8 +113,9 @@ struct yoke_pool {
     unsigned alive;  /* members that live, with the spare */
     unsigned active; /* workers */
     int64_t last_death_ns;
-    int64_t next_tick_ns;           /* processes: when the keeper looks up next */
-    unsigned barren;                /* deaths in a row, close together, that cost no task a try */
+    bool condemning;      /* waits for the workers that were killed because the table was spoiled */
+    int64_t next_tick_ns; /* processes: when the keeper looks up next */
+    unsigned barren;      /* deaths in a row, close together, that cost no task a try */
     struct yk_member *members;      /* ctl->line_count */
     _Atomic uintptr_t known_fns[8]; /* found in the image before */
     /* processes; the keeper's */
@@ -197,8 +199,10 @@ bool yk_processes_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint
                               int verdict) YK_REQUIRES(pool->lock);
 /* A worker that lives has this number. */
 bool yk_processes_is_member_locked(struct yoke_pool *pool, uint32_t owner) YK_REQUIRES(pool->lock);
-/* Kill every worker, since none is trusted. False: there is none. */
+/* Kill every worker that lives now, since none is trusted. False: there is none. */
 bool yk_processes_condemn_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* One of those lives still. */
+bool yk_processes_condemned_left_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* Kill every worker; what they run ends as cancelled. */
 void yk_processes_kill_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* A unit with that timeout was published. */

@@ -169,10 +169,11 @@ static void break_pool_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 static void promote_spare_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
+        const struct yk_member *const member = &pool->members[i];
         if (pool->active >= pool->config.workers) {
             return;
         }
-        if (pool->members[i].alive && !pool->members[i].active) {
+        if (member->alive && !member->active && !member->condemned) {
             activate_locked(pool, i);
         }
     }
@@ -234,7 +235,7 @@ static void note_start_failure(struct yoke_pool *pool)
 static bool is_missing(struct yoke_pool *pool, const struct yk_member *member)
 {
     yk_mutex_lock(&pool->lock);
-    const bool missing = !member->alive && !pool->stopping;
+    const bool missing = !member->alive && !pool->stopping && !pool->condemning;
     yk_mutex_unlock(&pool->lock);
     return missing;
 }
@@ -341,16 +342,25 @@ bool yk_processes_is_member_locked(struct yoke_pool *pool, uint32_t owner)
 
 bool yk_processes_condemn_locked(struct yoke_pool *pool)
 {
-    bool any = false;
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
         struct yk_member *const member = &pool->members[i];
-        if (member->alive && !member->condemned) {
+        if (member->alive) {
             member->condemned = true;
+            pool->condemning = true;
             yk_pidfd_signal(member->pidfd, yk_signal_kill());
         }
-        any = any || member->alive;
     }
-    return any;
+    return pool->condemning;
+}
+
+bool yk_processes_condemned_left_locked(struct yoke_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
+        if (pool->members[i].alive && pool->members[i].condemned) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void yk_processes_kill_all_locked(struct yoke_pool *pool)

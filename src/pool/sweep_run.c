@@ -14,7 +14,7 @@
 #include "pool/sweep.h"
 
 #define STAGE_BYTES ((size_t)1 << 20)
-#define PARTS_MAX 512U
+#define PARTS_MAX YK_TABLE_SLOTS
 #define ALIGN ((size_t)64)
 
 struct part {

@@ -65,6 +65,14 @@ enum {
 #define YK_INLINE_IN_MAX ((size_t)8)
 #define YK_INLINE_OUT_MAX ((size_t)16)
 
+/* In front of a result block in the shared heap: the block it took the place of. The worker gives
+ * none back; who takes the result does, so each is named by somebody at every instant. */
+struct yk_result {
+    struct yk_result *older;
+    uint64_t unused;
+    unsigned char data[];
+};
+
 /* How a task was told to stop; answers of items are these below 0, or the own code from 0 on. */
 enum { YK_TOLD_CANCELLED = -1, YK_TOLD_TIMEDOUT = -2 };
 

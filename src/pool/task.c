@@ -3,8 +3,7 @@
  *
  * A result block travels in three stores: the note (before the block is taken), the slot, the
  * note cleared. Whoever sweeps up after a kill finds it in the one or the other, never in none.
- * (Only a block that a second call replaces is named by nobody while it is given back: a kill
- * between those two instructions leaks it until the program ends.)
+ * A block that a second call replaces hangs on the new one.
  */
 #include <errno.h>
 #include <limits.h>
@@ -95,22 +94,26 @@ static void *shared_result(struct yoke_task *task, size_t bytes)
 {
     struct yk_slot *const slot = task->slot;
     struct yk_line *const line = task->worker->line;
-    void *const old = (slot->flags & YK_FLAG_RESULT) != 0 ? slot->u.record.result : NULL;
-    void *const block = yk_heap_alloc_noted(bytes, &line->note);
+    if (bytes > SIZE_MAX - sizeof(struct yk_result)) {
+        return NULL;
+    }
+    struct yk_result *const block =
+        yk_heap_alloc_noted(sizeof(struct yk_result) + bytes, &line->note);
     if (block == NULL) {
         return NULL;
     }
-    memset(block, 0, bytes);
+    memset(block, 0, sizeof *block + bytes);
+    block->older = (slot->flags & YK_FLAG_RESULT) != 0 ? slot->u.record.result : NULL;
+    /* For the compiler, here and below: a kill may come between any two instructions, and who
+     * finds the one must find the other. */
+    atomic_signal_fence(memory_order_release);
     slot->u.record.result = block;
     slot->u.record.result_bytes = bytes;
-    /* For the compiler: a kill may come between any two instructions, and who finds the flag must
-     * find the block. */
     atomic_signal_fence(memory_order_release);
     slot->flags |= YK_FLAG_RESULT;
     /* SYNC(alloc-note) release: the slot names the block before the note forgets it. */
     atomic_store_explicit(&line->note, NULL, memory_order_release);
-    yk_heap_free(old);
-    return block;
+    return block->data;
 }
 
 static void *private_result(struct yoke_task *task, size_t bytes)

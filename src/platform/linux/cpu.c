@@ -105,7 +105,8 @@ static bool find_hierarchy(const char *root, const char *controller, bool v2, st
     }
     /* In a container the mount shows a sub-tree: the group's path then begins with its root. */
     const size_t skip = strcmp(mount_root, "/") == 0 ? 0 : strlen(mount_root);
-    const bool below = skip == 0 || strncmp(group, mount_root, skip) == 0;
+    const bool below = strncmp(group, mount_root, skip) == 0 &&
+                       (skip == 0 || group[skip] == '/' || group[skip] == '\0');
     const char *const relative = below ? group + skip : "";
     memcpy(out->group, relative, strlen(relative) + 1);
     out->v2 = v2;
