@@ -365,6 +365,7 @@ static inline int stepkill_go(struct stepkill *s, size_t wanted, uintptr_t end)
     for (;;) {
         if (s->regs.rip == end && s->steps > 0)
             return 0;
+        MUST(s->regs.rip != (uintptr_t)yk_futex_wait, "a run passes all its marks");
         if (s->scene->over && s->scene->over(s))
             return 0;
         stepkill_path_note(s->steps, (uintptr_t)s->regs.rip);

@@ -26,7 +26,6 @@ struct call {
     size_t result_bytes; /* of yoke_task_result */
     size_t shelf_bytes;  /* a block changes hands: the body takes one, or gives this one back */
     int gives;
-    size_t may_lose; /* of that size: what a second result replaces, task.c says why */
     int64_t timeout_ns;
 };
 
@@ -306,11 +305,7 @@ static void judge(struct stepkill *s)
     MUST(count_get(&c->tally->starts) == starts, "I1 nothing runs after the end");
     if (call->shelf_bytes)
         judge_shelf(s, &outcome);
-    const size_t lost = count_blocks() - s->blocks;
-    MUST(lost <= (size_t)(call->may_lose && s->killed), "I6 no block of the heap is lost");
-    s->lost += lost;
-    if (lost)
-        find_lost(call->may_lose);
+    MUST(count_blocks() == s->blocks, "I6 no block of the heap is lost");
     stepkill_heap_is_whole();
 }
 
@@ -380,18 +375,18 @@ static void timed_call(void)
 
 static void small_result(void)
 {
-    const struct stepkill_mark marks[] = {MARK(yk_worker_run),       MARK(run_small_result),
-                                          MARK(yk_heap_alloc_noted), MARK(yk_heap_free),
-                                          MARK(yk_table_complete),   END_OF_MARKS};
+    const struct stepkill_mark marks[] = {MARK(yk_worker_run), MARK(run_small_result),
+                                          MARK(yk_heap_alloc_noted), MARK(yk_table_complete),
+                                          END_OF_MARKS};
     const struct call call = {.fn = run_small_result, .in_bytes = 8, .result_bytes = SMALL};
     run_call("small result", &call, marks);
 }
 
 static void large_result(void)
 {
-    const struct stepkill_mark marks[] = {MARK(yk_worker_run),       MARK(run_large_result),
-                                          MARK(yk_heap_alloc_noted), MARK(yk_heap_free),
-                                          MARK(yk_table_complete),   END_OF_MARKS};
+    const struct stepkill_mark marks[] = {MARK(yk_worker_run), MARK(run_large_result),
+                                          MARK(yk_heap_alloc_noted), MARK(yk_table_complete),
+                                          END_OF_MARKS};
     const struct call call = {.fn = run_large_result, .in_bytes = 8, .result_bytes = LARGE};
     run_call("large result", &call, marks);
 }
@@ -399,11 +394,9 @@ static void large_result(void)
 static void two_results(void)
 {
     const struct stepkill_mark marks[] = {MARK(yk_worker_run),       MARK(run_two_results),
-                                          MARK(yk_heap_alloc_noted), MARK(yk_heap_free),
-                                          MARK(yk_heap_alloc_noted), MARK(yk_heap_free),
+                                          MARK(yk_heap_alloc_noted), MARK(yk_heap_alloc_noted),
                                           MARK(yk_table_complete),   END_OF_MARKS};
-    const struct call call = {
-        .fn = run_two_results, .in_bytes = 8, .result_bytes = SMALL, .may_lose = HUGE};
+    const struct call call = {.fn = run_two_results, .in_bytes = 8, .result_bytes = SMALL};
     run_call("two results, one after the other", &call, marks);
 }
 
