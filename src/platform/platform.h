@@ -69,6 +69,8 @@ void yk_unmap(void *start, size_t bytes);
 enum yk_local { YK_LOCAL_ROLE, YK_LOCAL_HEAP, YK_LOCAL_KEEPER, YK_LOCAL_SEED, YK_LOCAL_COUNT };
 #define YK_LOCAL_BYTES 1024
 void *yk_process_local(enum yk_local which);
+/* In a child with one thread: make sure that it is. */
+void yk_process_local_wipe(void);
 
 /* A number that no parent or child of this process has; never 0. What carries another one was
  * made before a fork and is not ours. */

@@ -9,40 +9,9 @@
 #include <errno.h>
 
 #include "memory/heap.h"
-#include "pool/pool_private.h"
+#include "pool/dispatch.h"
 
-#define BARREN_WINDOW_NS 5000000000LL
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
-
-static struct yk_slot *slot_at(struct yoke_pool *pool, uint32_t index)
-{
-    return &pool->table.slots[index % YK_TABLE_SLOTS];
-}
-
-static uint64_t load_word(struct yk_slot *slot)
-{
-    /* SYNC(slot-word) acquire: DONE: sees the whole answer. */
-    return atomic_load_explicit(&slot->word, memory_order_acquire);
-}
-
-static bool swap_word(struct yk_slot *slot, uint64_t from, uint64_t to)
-{
-    /* SYNC(slot-word) acq_rel: the unit's owner sees all the worker did. */
-    return atomic_compare_exchange_strong_explicit(&slot->word, &from, to, memory_order_acq_rel,
-                                                   memory_order_relaxed);
-}
-
-static uint32_t slot_of(const struct yk_unit *unit)
-{
-    /* relaxed: changes under the lock only; without it, it is a hint. */
-    return atomic_load_explicit(&unit->slot, memory_order_relaxed);
-}
-
-static void slot_set(struct yk_unit *unit, uint32_t index)
-{
-    /* relaxed: changes under the lock only; without it, it is a hint. */
-    atomic_store_explicit(&unit->slot, index, memory_order_relaxed);
-}
 
 uint32_t yk_pool_event(struct yoke_pool *pool)
 {
@@ -85,8 +54,9 @@ void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t unti
 
 bool yk_unit_looks_done(struct yoke_pool *pool, struct yk_unit *unit)
 {
-    const uint32_t index = slot_of(unit);
-    return index == YK_NO_SLOT || yk_word_phase(load_word(slot_at(pool, index))) == YK_DONE;
+    const uint32_t index = yk_unit_slot(unit);
+    return index == YK_NO_SLOT ||
+           yk_word_phase(yk_slot_load_word(yk_pool_slot(pool, index))) == YK_DONE;
 }
 
 /* --- publishing ----------------------------------------------------------------------------- */
@@ -113,7 +83,7 @@ bool yk_pool_has_room_locked(struct yoke_pool *pool)
 static void publish_at_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t index,
                               uint32_t ticket) YK_REQUIRES(pool->lock)
 {
-    struct yk_slot *const slot = slot_at(pool, index);
+    struct yk_slot *const slot = yk_pool_slot(pool, index);
     slot->flags = 0;
     slot->code = 0;
     unit->fill(unit, slot);
@@ -126,7 +96,7 @@ static void publish_at_locked(struct yoke_pool *pool, struct yk_unit *unit, uint
     unit->verdict = 0;
     unit->ticket = ticket;
     unit->state = YK_UNIT_TABLE;
-    slot_set(unit, index);
+    yk_unit_slot_set(unit, index);
     pool->units[index] = unit;
     /* SYNC(slot-word) release: publishes what was filled in. */
     atomic_store_explicit(&slot->word, yk_word(ticket, 0, YK_READY), memory_order_release);
@@ -152,12 +122,12 @@ void yk_unit_publish_locked(struct yoke_pool *pool, struct yk_unit *unit)
     }
     unit->state = YK_UNIT_BACKLOG;
     unit->next = NULL;
-    slot_set(unit, YK_NO_SLOT);
+    yk_unit_slot_set(unit, YK_NO_SLOT);
     *pool->backlog_end = unit;
     pool->backlog_end = &unit->next;
 }
 
-static void drain_backlog_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+void yk_pool_drain_backlog_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     while (pool->backlog != NULL) {
         uint32_t ticket = 0;
@@ -177,8 +147,8 @@ static void drain_backlog_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 /* --- collecting ----------------------------------------------------------------------------- */
 
 /* The unit has left the table or the backlog: tell its owner, or publish it again. */
-static void settle_locked(struct yoke_pool *pool, struct yk_unit *unit,
-                          const struct yk_answer *answer) YK_REQUIRES(pool->lock)
+void yk_unit_settle_locked(struct yoke_pool *pool, struct yk_unit *unit,
+                           const struct yk_answer *answer) YK_REQUIRES(pool->lock)
 {
     pool->in_flight--;
     unit->state = YK_UNIT_ENDED;
@@ -192,23 +162,16 @@ static void settle_locked(struct yoke_pool *pool, struct yk_unit *unit,
 
 /* The slot is ours again. Its word stays as it is, DONE or of a dead owner: nobody claims that, and
  * writing it would only move the cache line once more. */
-static void release_slot_locked(struct yoke_pool *pool, struct yk_unit *unit)
-    YK_REQUIRES(pool->lock)
+void yk_slot_release_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock)
 {
-    pool->units[slot_of(unit)] = NULL;
-    slot_set(unit, YK_NO_SLOT);
+    pool->units[yk_unit_slot(unit)] = NULL;
+    yk_unit_slot_set(unit, YK_NO_SLOT);
 }
 
 static bool needs_announce(struct yk_slot *slot)
 {
     /* SYNC(notify) seq_cst: a waiter asked before it went to sleep. */
     return atomic_load_explicit(&slot->notify, memory_order_seq_cst) != 0;
-}
-
-static uint32_t load_progress(struct yk_slot *slot)
-{
-    /* SYNC(progress) acquire: the items before it are complete. */
-    return atomic_load_explicit(&slot->progress, memory_order_acquire) & ~YK_PROGRESS_DOOMED;
 }
 
 /* What a worker made the result: in the shared heap, and no more than the heap says. */
@@ -234,7 +197,7 @@ static void take_shared_result(struct yoke_pool *pool, struct yk_result *block, 
     }
 }
 
-static void take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk_answer *answer)
+void yk_slot_take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk_answer *answer)
 {
     if (slot->op != YK_OP_CALL || (slot->flags & YK_FLAG_RESULT) == 0) {
         return;
@@ -263,20 +226,20 @@ yoke_outcome yk_outcome_of(int32_t code)
 static void read_answer(struct yoke_pool *pool, struct yk_slot *slot, struct yk_answer *answer)
 {
     answer->outcome = yk_outcome_of(slot->code);
-    answer->progress = load_progress(slot);
+    answer->progress = yk_slot_progress(slot);
     memcpy(answer->data, slot->u.data + YK_INLINE_IN_MAX, sizeof answer->data);
-    take_result(pool, slot, answer);
+    yk_slot_take_result(pool, slot, answer);
 }
 
 static void collect_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock)
 {
-    struct yk_slot *const slot = slot_at(pool, slot_of(unit));
+    struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
     struct yk_answer answer = {0};
     read_answer(pool, slot, &answer);
     const bool announce = needs_announce(slot);
-    release_slot_locked(pool, unit);
-    settle_locked(pool, unit, &answer);
-    drain_backlog_locked(pool);
+    yk_slot_release_locked(pool, unit);
+    yk_unit_settle_locked(pool, unit, &answer);
+    yk_pool_drain_backlog_locked(pool);
     if (announce) {
         yk_table_announce(&pool->table);
     }
@@ -284,7 +247,7 @@ static void collect_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQU
 
 static bool is_done_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock)
 {
-    const uint64_t word = load_word(slot_at(pool, slot_of(unit)));
+    const uint64_t word = yk_slot_load_word(yk_pool_slot(pool, yk_unit_slot(unit)));
     return yk_word_phase(word) == YK_DONE && yk_word_ticket(word) == unit->ticket;
 }
 
@@ -309,7 +272,7 @@ bool yk_unit_notify_locked(struct yoke_pool *pool, struct yk_unit *unit)
     if (unit->state != YK_UNIT_TABLE) {
         return unit->state == YK_UNIT_ENDED;
     }
-    struct yk_slot *const slot = slot_at(pool, slot_of(unit));
+    struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
     /* SYNC(notify) seq_cst: before the word is looked at again, see claim.c. */
     atomic_store_explicit(&slot->notify, 1, memory_order_seq_cst);
     /* SYNC(slot-word) seq_cst: after notify. */
@@ -339,17 +302,17 @@ bool yk_unit_revoke_locked(struct yoke_pool *pool, struct yk_unit *unit)
     if (unit->state == YK_UNIT_BACKLOG) {
         remove_from_backlog_locked(pool, unit);
     } else if (unit->state == YK_UNIT_TABLE) {
-        struct yk_slot *const slot = slot_at(pool, slot_of(unit));
-        if (!swap_word(slot, yk_word(unit->ticket, 0, YK_READY),
-                       yk_word(unit->ticket, 0, YK_FREE))) {
+        struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
+        if (!yk_slot_swap_word(slot, yk_word(unit->ticket, 0, YK_READY),
+                               yk_word(unit->ticket, 0, YK_FREE))) {
             return false;
         }
         announce = needs_announce(slot);
-        release_slot_locked(pool, unit);
+        yk_slot_release_locked(pool, unit);
     } else {
         return false;
     }
-    settle_locked(pool, unit, &answer);
+    yk_unit_settle_locked(pool, unit, &answer);
     if (announce) {
         yk_table_announce(&pool->table);
     }
@@ -372,13 +335,15 @@ void yk_unit_cancel_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
     if (unit->state == YK_UNIT_TABLE) {
         /* relaxed: a request, seen sooner or later. */
-        atomic_store_explicit(&slot_at(pool, slot_of(unit))->cancel, 1, memory_order_relaxed);
+        atomic_store_explicit(&yk_pool_slot(pool, yk_unit_slot(unit))->cancel, 1,
+                              memory_order_relaxed);
     }
 }
 
 uint32_t yk_unit_progress_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
-    return unit->state == YK_UNIT_TABLE ? load_progress(slot_at(pool, slot_of(unit))) : 0;
+    return unit->state == YK_UNIT_TABLE ? yk_slot_progress(yk_pool_slot(pool, yk_unit_slot(unit)))
+                                        : 0;
 }
 
 uint32_t yk_unit_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress)
@@ -386,14 +351,14 @@ uint32_t yk_unit_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint3
     if (unit->state != YK_UNIT_TABLE) {
         return 0;
     }
-    struct yk_slot *const slot = slot_at(pool, slot_of(unit));
-    const uint64_t word = load_word(slot);
+    struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
+    const uint64_t word = yk_slot_load_word(slot);
     const uint32_t owner = yk_word_owner(word);
     if (yk_word_phase(word) != YK_CLAIMED) {
         return 0;
     }
     if (unit->items == 0) {
-        return swap_word(slot, word, yk_word(unit->ticket, owner, YK_DOOMED)) ? owner : 0;
+        return yk_slot_swap_word(slot, word, yk_word(unit->ticket, owner, YK_DOOMED)) ? owner : 0;
     }
     uint32_t seen = progress;
     const uint32_t marked = progress | YK_PROGRESS_DOOMED;
@@ -403,177 +368,6 @@ uint32_t yk_unit_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint3
         atomic_compare_exchange_strong_explicit(&slot->progress, &seen, marked,
                                                 memory_order_acq_rel, memory_order_relaxed);
     return swapped ? owner : 0;
-}
-
-/* --- death ---------------------------------------------------------------------------------- */
-
-/* *noted becomes NULL if the slot names that block too: it is given back once. */
-static void bury_unit_locked(struct yoke_pool *pool, struct yk_unit *unit,
-                             struct yk_exit_status status, void **noted) YK_REQUIRES(pool->lock)
-{
-    struct yk_slot *const slot = slot_at(pool, slot_of(unit));
-    struct yk_answer answer = {
-        .outcome = {.kind = YOKE_CRASHED, .code = status.code, .signal = status.signal},
-        .progress = load_progress(slot),
-        .died = true,
-    };
-    if (unit->verdict != 0) {
-        answer.outcome = (yoke_outcome){.kind = unit->verdict};
-    } else if (answer.progress == 0) {
-        answer.outcome = (yoke_outcome){.kind = YOKE_CANCELLED}; /* unless it may begin again */
-    }
-    take_result(pool, slot, &answer);
-    if (answer.result != NULL) {
-        *noted = *noted == answer.result ? NULL : *noted;
-        yk_heap_free(answer.result);
-        answer.result = NULL;
-    }
-    /* relaxed: a garbage word could say READY. */
-    atomic_store_explicit(&slot->word, yk_word(unit->ticket, 0, YK_FREE), memory_order_relaxed);
-    release_slot_locked(pool, unit);
-    settle_locked(pool, unit, &answer);
-}
-
-static bool held_by(uint64_t word, uint32_t owner)
-{
-    const enum yk_phase phase = yk_word_phase(word);
-    return yk_word_owner(word) == owner && (phase == YK_CLAIMED || phase == YK_DOOMED);
-}
-
-/* Nothing we or an honest worker would write. */
-static bool is_garbage_locked(struct yoke_pool *pool, const struct yk_unit *unit, uint64_t word)
-    YK_REQUIRES(pool->lock)
-{
-    if (pool->kind != YOKE_PROCESSES) {
-        return false;
-    }
-    if (yk_word_ticket(word) != unit->ticket) {
-        return true;
-    }
-    switch (yk_word_phase(word)) {
-    case YK_READY:
-        return yk_word_owner(word) != 0;
-    case YK_CLAIMED:
-        return !yk_processes_is_member_locked(pool, yk_word_owner(word));
-    case YK_DOOMED:
-        return unit->verdict == 0 || !yk_processes_is_member_locked(pool, yk_word_owner(word));
-    case YK_DONE:
-        return false;
-    case YK_FREE:
-    default:
-        return true;
-    }
-}
-
-/* Words that fit nothing: who wrote them may still be writing. All workers go first, and with the
- * last of them those units end as crashed. */
-static void end_garbage_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
-{
-    if (yk_processes_condemned_left_locked(pool)) {
-        return;
-    }
-    const bool all_gone = pool->condemning; /* who may have written it; those since are innocent */
-    pool->condemning = false;
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
-        struct yk_unit *const unit = pool->units[i];
-        if (unit == NULL || !is_garbage_locked(pool, unit, load_word(slot_at(pool, i)))) {
-            continue;
-        }
-        if (!all_gone && yk_processes_condemn_locked(pool)) {
-            return;
-        }
-        void *none = NULL;
-        bury_unit_locked(pool, unit, (struct yk_exit_status){.code = -1}, &none);
-    }
-}
-
-/* Deaths in a row that cost no task its try: a few in a short time, and workers cannot live here. */
-static void count_death_locked(struct yoke_pool *pool, bool barren) YK_REQUIRES(pool->lock)
-{
-    const int64_t now = yk_clock_ns();
-    if (!barren || now - pool->last_death_ns > BARREN_WINDOW_NS) {
-        pool->barren = 0;
-    }
-    pool->barren += barren;
-    pool->last_death_ns = now;
-}
-
-void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_status status,
-                         void *noted)
-{
-    bool barren = true;
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
-        struct yk_unit *const unit = pool->units[i];
-        if (unit == NULL) {
-            continue;
-        }
-        const uint64_t word = load_word(slot_at(pool, i));
-        barren = barren && !(held_by(word, owner) && load_progress(slot_at(pool, i)) > 0);
-        if (held_by(word, owner)) {
-            bury_unit_locked(pool, unit, status, &noted);
-        } else {
-            yk_unit_poll_locked(pool, unit);
-        }
-    }
-    count_death_locked(pool, barren && !pool->condemning);
-    end_garbage_locked(pool);
-    yk_heap_free(noted);
-    drain_backlog_locked(pool);
-    /* The dead one may have been woken for a task that it did not live to claim. */
-    if (!yk_table_looks_empty(&pool->table)) {
-        yk_table_wake_one(&pool->table);
-    }
-    yk_table_announce(&pool->table);
-}
-
-/* --- audit ---------------------------------------------------------------------------------- */
-
-/* The whole ticket of a unit: the low half is kept, and it is less than a table below tail. */
-static uint64_t whole_ticket(const struct yoke_pool *pool, const struct yk_unit *unit)
-{
-    return pool->tail - (uint32_t)((uint32_t)pool->tail - unit->ticket);
-}
-
-/* Whatever the sleepers bits say: a worker may have cleared those of others. */
-static void wake_all(struct yoke_pool *pool)
-{
-    for (uint32_t i = 0; i < pool->table.line_count; i++) {
-        struct yk_line *const line = &pool->table.lines[i];
-        /* SYNC(line-wake) release: a worker that goes to sleep after this sees the task. */
-        atomic_store_explicit(&line->wake, 0, memory_order_release);
-        yk_futex_wake(&line->wake, 1, pool->table.scope);
-    }
-}
-
-static uint64_t oldest_ready_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
-{
-    uint64_t oldest = UINT64_MAX;
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
-        const struct yk_unit *const unit = pool->units[i];
-        if (unit != NULL && yk_word_phase(load_word(slot_at(pool, i))) == YK_READY) {
-            const uint64_t ticket = whole_ticket(pool, unit);
-            oldest = ticket < oldest ? ticket : oldest;
-        }
-    }
-    return oldest;
-}
-
-void yk_pool_audit_locked(struct yoke_pool *pool)
-{
-    end_garbage_locked(pool);
-    drain_backlog_locked(pool);
-    const uint64_t oldest = oldest_ready_locked(pool);
-    if (oldest == UINT64_MAX) {
-        return;
-    }
-    /* relaxed: a hint; who moves it next looks at the slots with acquire. */
-    uint64_t head = atomic_load_explicit(&pool->ctl->head, memory_order_relaxed);
-    if (head > oldest) {
-        /* relaxed: as above. */
-        atomic_compare_exchange_strong_explicit(&pool->ctl->head, &head, oldest,
-                                                memory_order_relaxed, memory_order_relaxed);
-    }
-    wake_all(pool);
 }
 
 /* --- helping -------------------------------------------------------------------------------- */
@@ -594,7 +388,7 @@ static struct yk_slot *claim_for_help_locked(struct yoke_pool *pool, struct yk_u
     if (unit->state != YK_UNIT_TABLE) {
         return NULL;
     }
-    struct yk_slot *const slot = slot_at(pool, slot_of(unit));
+    struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
     return yk_table_claim_at(slot, unit->ticket, YK_OWNER_PROGRAM, word) ? slot : NULL;
 }
 
@@ -617,7 +411,7 @@ bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit)
         struct yk_answer answer = {0};
         read_answer(pool, slot, &answer);
         yk_mutex_lock(&pool->lock);
-        settle_locked(pool, unit, &answer);
+        yk_unit_settle_locked(pool, unit, &answer);
         yk_mutex_unlock(&pool->lock);
         yk_table_announce(&pool->table);
     }

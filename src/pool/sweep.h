@@ -13,14 +13,6 @@ struct yk_piece {
     unsigned attempts;
 };
 
-/* sweep_run.c: returns as yoke_map. count is not 0. */
-int yk_sweep_run(const struct yk_sweep *sweep);
-
-/* cut.c: how the items are cut. Guided self-scheduling (Polychronopoulos and Kuck, 1987): each
- * piece is a share of what is left, so pieces start large and end small. Depends on its arguments
- * only. */
-size_t yk_cut(size_t left, unsigned shares, size_t most);
-
 /* fold.c: accumulators of a reduce, merged in order of the items. */
 struct yk_fold {
     const struct yk_sweep *sweep;
@@ -28,6 +20,61 @@ struct yk_fold {
     size_t merged;           /* up to this item */
     struct yk_folded *later; /* by their first item; what comes before is still missing */
 };
+
+/* A part: a piece that is under way, and the buffers it travels in. */
+struct yk_sweep_part {
+    struct yk_unit unit; /* first: a unit of ours is a part */
+    struct yk_sweep_run *run;
+    struct yk_piece piece;
+    struct yk_part *block; /* in memory the workers see; reused from piece to piece */
+    size_t block_bytes;
+    int32_t *codes;
+    unsigned char *in_stage;
+    unsigned char *out_stage;
+    void *accumulator;
+    bool out_now;            /* handed out */
+    struct yk_answer answer; /* under the pool's lock until ENDED */
+};
+
+/* A sweep that is being run; the calling thread's. */
+struct yk_sweep_run {
+    const struct yk_sweep *sweep;
+    struct yoke_pool *pool;
+    bool stage_in, stage_out;
+    const void *context;
+    void *context_copy;
+    unsigned shares;
+    size_t piece_most;
+    struct yk_sweep_part *parts;
+    unsigned part_count;
+    unsigned under_way;
+    size_t next;             /* first item not cut off yet */
+    struct yk_piece *pieces; /* given back by the dead; a stack */
+    size_t piece_count;
+    size_t done; /* items that ended */
+    bool failed;
+    yoke_outcome failure;
+    int rc; /* not 0: nothing new is started */
+    struct yk_fold fold;
+};
+
+/* sweep_run.c: returns as yoke_map. count is not 0. */
+int yk_sweep_run(const struct yk_sweep *sweep);
+
+/* harvest.c: a part that ended. */
+void yk_sweep_take_map(struct yk_sweep_run *run, struct yk_sweep_part *part);
+void yk_sweep_take_range(struct yk_sweep_run *run, struct yk_sweep_part *part);
+/* Items that will not begin. */
+void yk_sweep_cancel_items(struct yk_sweep_run *run, size_t begin, size_t count);
+/* A piece to hand out again; false (its items are cancelled): no memory to note it. */
+bool yk_sweep_give_back(struct yk_sweep_run *run, struct yk_piece piece);
+
+/* cut.c: how the items are cut. Guided self-scheduling (Polychronopoulos and Kuck, 1987): each
+ * piece is a share of what is left, so pieces start large and end small. Depends on its arguments
+ * only. */
+size_t yk_cut(size_t left, unsigned shares, size_t most);
+
+/* fold.c */
 int yk_fold_begin(struct yk_fold *fold, const struct yk_sweep *sweep);
 int yk_fold_add(struct yk_fold *fold, size_t begin, size_t count, const void *accumulator);
 /* With keep, the total goes to the caller's accumulator. */

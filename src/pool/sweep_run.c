@@ -17,95 +17,10 @@
 #define PARTS_MAX YK_TABLE_SLOTS
 #define ALIGN ((size_t)64)
 
-struct part {
-    struct yk_unit unit; /* first: a unit of ours is a part */
-    struct run *run;
-    struct yk_piece piece;
-    struct yk_part *block; /* in memory the workers see; reused from piece to piece */
-    size_t block_bytes;
-    int32_t *codes;
-    unsigned char *in_stage;
-    unsigned char *out_stage;
-    void *accumulator;
-    bool out_now;            /* handed out */
-    struct yk_answer answer; /* under the pool's lock until ENDED */
-};
-
-struct run {
-    const struct yk_sweep *sweep;
-    struct yoke_pool *pool;
-    bool stage_in, stage_out;
-    const void *context;
-    void *context_copy;
-    unsigned shares;
-    size_t piece_most;
-    struct part *parts;
-    unsigned part_count;
-    unsigned under_way;
-    size_t next;             /* first item not cut off yet */
-    struct yk_piece *pieces; /* given back by the dead; a stack */
-    size_t piece_count;
-    size_t done; /* items that ended */
-    bool failed;
-    yoke_outcome failure;
-    int rc; /* not 0: nothing new is started */
-    struct yk_fold fold;
-};
-
-/* --- outcomes ------------------------------------------------------------------------------- */
-
-static void note_failure(struct run *run, const yoke_outcome *outcome)
-{
-    if (!run->failed || outcome->item < run->failure.item) {
-        run->failure = *outcome;
-    }
-    run->failed = true;
-}
-
-static void set_outcome(struct run *run, yoke_outcome outcome, size_t item, unsigned attempts)
-{
-    outcome.item = item;
-    outcome.attempts = attempts;
-    if (run->sweep->options.outcomes != NULL) {
-        run->sweep->options.outcomes[item] = outcome;
-    }
-    if (outcome.kind != YOKE_OK) {
-        note_failure(run, &outcome);
-    }
-}
-
-static void cancel_items(struct run *run, size_t begin, size_t count)
-{
-    const yoke_outcome cancelled = {.kind = YOKE_CANCELLED};
-    /* Without outcomes the first one is all there is to tell. */
-    const size_t told = run->sweep->options.outcomes != NULL ? count : yk_min(count, 1);
-    for (size_t i = 0; i < told; i++) {
-        set_outcome(run, cancelled, begin + i, 0);
-    }
-    run->done += count;
-}
-
-static bool give_back(struct run *run, struct yk_piece piece)
-{
-    if (piece.count == 0) {
-        return true;
-    }
-    struct yk_piece *const pieces =
-        realloc(run->pieces, (run->piece_count + 1) * sizeof *run->pieces);
-    if (pieces == NULL) {
-        cancel_items(run, piece.begin, piece.count);
-        run->rc = run->rc != 0 ? run->rc : -ENOMEM;
-        return false;
-    }
-    run->pieces = pieces;
-    run->pieces[run->piece_count++] = piece;
-    return true;
-}
-
 /* --- staging -------------------------------------------------------------------------------- */
 
-static size_t block_layout(const struct run *run, size_t count, size_t *codes_at, size_t *in_at,
-                           size_t *out_at)
+static size_t block_layout(const struct yk_sweep_run *run, size_t count, size_t *codes_at,
+                           size_t *in_at, size_t *out_at)
 {
     const struct yk_sweep *const sweep = run->sweep;
     const bool codes = sweep->options.outcomes != NULL;
@@ -116,32 +31,61 @@ static size_t block_layout(const struct run *run, size_t count, size_t *codes_at
            sweep->accumulator_bytes;
 }
 
-static int make_room(struct part *part, size_t bytes)
+/* The part's block, made larger if it must be; NULL when memory is short. */
+static struct yk_part *block_of(struct yk_sweep_part *part, size_t bytes)
 {
-    if (part->block_bytes >= bytes) {
-        return 0;
+    if (part->block != NULL && part->block_bytes >= bytes) {
+        return part->block;
     }
     yk_pool_free(part->run->pool, part->block);
     part->block = yk_pool_alloc(part->run->pool, bytes);
     part->block_bytes = part->block != NULL ? bytes : 0;
-    return part->block != NULL ? 0 : -ENOMEM;
+    return part->block;
+}
+
+/* Where the worker finds the first item of the piece: in the caller's array or in our copy. */
+static const void *stage_in(struct yk_sweep_part *part)
+{
+    const struct yk_sweep *const sweep = part->run->sweep;
+    if (sweep->in == NULL) {
+        return NULL;
+    }
+    const unsigned char *const in = sweep->in + part->piece.begin * sweep->in_bytes;
+    if (part->in_stage == NULL) {
+        return in;
+    }
+    memcpy(part->in_stage, in, part->piece.count * sweep->in_bytes);
+    return part->in_stage;
+}
+
+static void *stage_out(struct yk_sweep_part *part)
+{
+    const struct yk_sweep *const sweep = part->run->sweep;
+    if (part->accumulator != NULL) {
+        memcpy(part->accumulator, sweep->accumulator, sweep->accumulator_bytes);
+        return part->accumulator;
+    }
+    if (part->out_stage != NULL || sweep->out == NULL) {
+        return part->out_stage;
+    }
+    return sweep->out + part->piece.begin * sweep->out_bytes;
 }
 
 /* Make the block that a worker reads for this piece. */
-static int stage(struct part *part)
+static int stage(struct yk_sweep_part *part)
 {
-    struct run *const run = part->run;
+    struct yk_sweep_run *const run = part->run;
     const struct yk_sweep *const sweep = run->sweep;
     const struct yk_piece piece = part->piece;
     size_t codes_at = 0;
     size_t in_at = 0;
     size_t out_at = 0;
     const size_t bytes = block_layout(run, piece.count, &codes_at, &in_at, &out_at);
-    const int rc = make_room(part, bytes);
-    if (rc != 0) {
-        return rc;
+    struct yk_part *const block = block_of(part, bytes);
+    if (block == NULL) {
+        return -ENOMEM;
     }
-    unsigned char *const base = (unsigned char *)part->block;
+    unsigned char *const base = (unsigned char *)block;
     part->codes = sweep->options.outcomes != NULL ? (int32_t *)(base + codes_at) : NULL;
     part->in_stage = run->stage_in ? base + in_at : NULL;
     part->out_stage = run->stage_out ? base + out_at : NULL;
@@ -149,22 +93,11 @@ static int stage(struct part *part)
     if (part->codes != NULL) {
         memset(part->codes, 0, piece.count * sizeof(int32_t));
     }
-    const unsigned char *in = sweep->in != NULL ? sweep->in + piece.begin * sweep->in_bytes : NULL;
-    unsigned char *out = sweep->out != NULL ? sweep->out + piece.begin * sweep->out_bytes : NULL;
-    if (part->in_stage != NULL) {
-        memcpy(part->in_stage, in, piece.count * sweep->in_bytes);
-        in = part->in_stage;
-    }
-    if (part->accumulator != NULL) {
-        memcpy(part->accumulator, sweep->accumulator, sweep->accumulator_bytes);
-    }
-    *part->block = (struct yk_part){
+    *block = (struct yk_part){
         .fn = sweep->fn,
         .range_fn = sweep->range_fn,
-        .in = in,
-        .out = sweep->merge != NULL      ? part->accumulator
-               : part->out_stage != NULL ? (void *)part->out_stage
-                                         : out,
+        .in = stage_in(part),
+        .out = stage_out(part),
         .in_bytes = sweep->in_bytes,
         .out_bytes = sweep->out_bytes,
         .codes = part->codes,
@@ -173,7 +106,7 @@ static int stage(struct part *part)
         .timeout_ns = sweep->options.timeout_ns,
         .first_failed = UINT32_MAX,
     };
-    part->unit.started_ns = &part->block->started_ns;
+    part->unit.started_ns = &block->started_ns;
     part->unit.items = sweep->fn != NULL ? (uint32_t)piece.count : 0;
     return 0;
 }
@@ -182,7 +115,7 @@ static int stage(struct part *part)
 
 static void fill(struct yk_unit *unit, struct yk_slot *slot)
 {
-    const struct part *const part = (const struct part *)unit;
+    const struct yk_sweep_part *const part = (const struct yk_sweep_part *)unit;
     slot->op = part->run->sweep->fn != NULL ? YK_OP_MAP : YK_OP_RANGE;
     slot->flags = unit->timeout_ns != 0 ? YK_FLAG_TIMED : 0;
     slot->run.part = part->block;
@@ -192,12 +125,12 @@ static void fill(struct yk_unit *unit, struct yk_slot *slot)
 
 static bool ended(struct yk_unit *unit, const struct yk_answer *answer)
 {
-    ((struct part *)unit)->answer = *answer;
+    ((struct yk_sweep_part *)unit)->answer = *answer;
     return false; /* what comes next is the caller's to decide */
 }
 
 /* The next piece, if any. */
-static bool take_piece(struct run *run, struct yk_piece *piece)
+static bool take_piece(struct yk_sweep_run *run, struct yk_piece *piece)
 {
     if (run->piece_count > 0) {
         struct yk_piece *const last = &run->pieces[run->piece_count - 1];
@@ -225,21 +158,21 @@ static bool take_piece(struct run *run, struct yk_piece *piece)
 }
 
 /* Memory is short: with other parts under way it will come free, else try with less. */
-static void defer(struct run *run, struct part *part)
+static void defer(struct yk_sweep_run *run, struct yk_sweep_part *part)
 {
     if (run->under_way > 0) {
-        give_back(run, part->piece);
+        yk_sweep_give_back(run, part->piece);
     } else if (run->piece_most > 1 && run->sweep->fn != NULL) {
         run->piece_most = yk_min(run->piece_most, part->piece.count) / 2;
         run->piece_most = yk_max(run->piece_most, 1);
-        give_back(run, part->piece);
+        yk_sweep_give_back(run, part->piece);
     } else {
-        cancel_items(run, part->piece.begin, part->piece.count);
+        yk_sweep_cancel_items(run, part->piece.begin, part->piece.count);
         run->rc = -ENOMEM;
     }
 }
 
-static struct part *idle_part(struct run *run)
+static struct yk_sweep_part *idle_part(struct yk_sweep_run *run)
 {
     for (unsigned i = 0; i < run->part_count; i++) {
         if (!run->parts[i].out_now) {
@@ -250,10 +183,10 @@ static struct part *idle_part(struct run *run)
 }
 
 /* Keep as many parts under way as we may. */
-static void hand_out(struct run *run)
+static void hand_out(struct yk_sweep_run *run)
 {
     struct yoke_pool *const pool = run->pool;
-    struct part *part = NULL;
+    struct yk_sweep_part *part = NULL;
     while (run->rc == 0 && (part = idle_part(run)) != NULL && take_piece(run, &part->piece)) {
         if (stage(part) != 0) {
             defer(run, part);
@@ -269,7 +202,7 @@ static void hand_out(struct run *run)
         }
         yk_mutex_unlock(&pool->lock);
         if (closed != 0) {
-            cancel_items(run, part->piece.begin, part->piece.count);
+            yk_sweep_cancel_items(run, part->piece.begin, part->piece.count);
             run->rc = closed;
             return;
         }
@@ -280,101 +213,7 @@ static void hand_out(struct run *run)
 
 /* --- harvesting ----------------------------------------------------------------------------- */
 
-static void copy_out(struct run *run, struct part *part, size_t count)
-{
-    const struct yk_sweep *const sweep = run->sweep;
-    if (part->out_stage != NULL && count != 0) {
-        memcpy(sweep->out + part->piece.begin * sweep->out_bytes, part->out_stage,
-               count * sweep->out_bytes);
-    }
-}
-
-/* The first `count` items ran to their end. */
-static void take_complete(struct run *run, struct part *part, size_t count)
-{
-    const struct yk_piece piece = part->piece;
-    copy_out(run, part, count);
-    for (size_t k = 0; part->codes != NULL && k < count; k++) {
-        set_outcome(run, yk_outcome_of(part->codes[k]), piece.begin + k,
-                    k == 0 ? piece.attempts + 1 : 1);
-    }
-    const size_t first = part->block->first_failed;
-    if (part->codes == NULL && part->block->failed != 0 && first < count) {
-        set_outcome(run, yk_outcome_of(part->block->first_code), piece.begin + first,
-                    first == 0 ? piece.attempts + 1 : 1);
-    }
-    run->done += count;
-}
-
-static bool may_try_again(const struct run *run, const struct yk_answer *answer, unsigned attempts,
-                          int verdict)
-{
-    const bool crashed = answer->died && verdict == 0 && run->rc == 0;
-    return crashed && attempts <= run->sweep->options.retries;
-}
-
-/* The worker died with item k begun, or (begun false) between two items. */
-static void take_dead(struct run *run, struct part *part, size_t k, bool begun)
-{
-    const struct yk_piece piece = part->piece;
-    const unsigned before = k == 0 ? piece.attempts : 0;
-    take_complete(run, part, k);
-    struct yk_piece rest = {.begin = piece.begin + k, .count = piece.count - k, .attempts = before};
-    if (begun) {
-        rest.attempts = before + 1;
-        if (!may_try_again(run, &part->answer, before + 1, part->unit.verdict)) {
-            set_outcome(run, part->answer.outcome, rest.begin, before + 1);
-            run->done++;
-            rest = (struct yk_piece){.begin = rest.begin + 1, .count = rest.count - 1};
-        }
-    }
-    give_back(run, rest);
-}
-
-static void take_map_part(struct run *run, struct part *part)
-{
-    const size_t count = part->piece.count;
-    const size_t progress = yk_min(part->answer.progress, count + 1);
-    if (part->answer.died && progress <= count) {
-        take_dead(run, part, progress > 0 ? progress - 1 : 0, progress > 0);
-        return;
-    }
-    /* Taken back before it began, it never ran; cut short by a cancel, it ran in part. */
-    const bool never = !part->answer.died && progress == 0;
-    const size_t ran = never ? 0 : yk_min(part->block->ran, count);
-    take_complete(run, part, ran);
-    if (ran < count) {
-        cancel_items(run, part->piece.begin + ran, count - ran);
-        if (run->rc == 0) {
-            run->rc = -ECANCELED;
-        }
-    }
-}
-
-static void take_range(struct run *run, struct part *part)
-{
-    const struct yk_piece piece = part->piece;
-    const bool begun = part->answer.progress > 0;
-    const bool retry =
-        part->answer.died && run->rc == 0 &&
-        (!begun || may_try_again(run, &part->answer, piece.attempts + 1, part->unit.verdict));
-    if (retry) {
-        give_back(run, (struct yk_piece){piece.begin, piece.count, piece.attempts + begun});
-        return;
-    }
-    run->done += piece.count;
-    yoke_outcome outcome = part->answer.outcome;
-    if (outcome.kind != YOKE_OK) {
-        outcome.item = piece.begin;
-        outcome.attempts = piece.attempts + begun;
-        note_failure(run, &outcome);
-    } else if (run->sweep->merge != NULL &&
-               yk_fold_add(&run->fold, piece.begin, piece.count, part->accumulator) != 0) {
-        run->rc = -ENOMEM;
-    }
-}
-
-static void stop(struct run *run, int rc)
+static void stop(struct yk_sweep_run *run, int rc)
 {
     if (run->rc == 0) {
         run->rc = rc;
@@ -388,7 +227,7 @@ static void stop(struct run *run, int rc)
     yk_mutex_unlock(&run->pool->lock);
 }
 
-static void report(struct run *run)
+static void report(struct yk_sweep_run *run)
 {
     const yoke_options *const options = &run->sweep->options;
     if (options->progress != NULL && run->rc == 0 &&
@@ -397,7 +236,7 @@ static void report(struct run *run)
     }
 }
 
-static bool poll_part(struct run *run, struct part *part)
+static bool poll_part(struct yk_sweep_run *run, struct yk_sweep_part *part)
 {
     yk_mutex_lock(&run->pool->lock);
     yk_unit_poll_locked(run->pool, &part->unit);
@@ -407,11 +246,11 @@ static bool poll_part(struct run *run, struct part *part)
 }
 
 /* Take in every part that ended. True if there was one. */
-static bool harvest(struct run *run)
+static bool harvest(struct yk_sweep_run *run)
 {
     bool any = false;
     for (unsigned i = 0; i < run->part_count; i++) {
-        struct part *const part = &run->parts[i];
+        struct yk_sweep_part *const part = &run->parts[i];
         if (!part->out_now || !yk_unit_looks_done(run->pool, &part->unit) ||
             !poll_part(run, part)) {
             continue;
@@ -420,9 +259,9 @@ static bool harvest(struct run *run)
         part->out_now = false;
         run->under_way--;
         if (run->sweep->fn != NULL) {
-            take_map_part(run, part);
+            yk_sweep_take_map(run, part);
         } else {
-            take_range(run, part);
+            yk_sweep_take_range(run, part);
         }
         hand_out(run);
         report(run);
@@ -430,7 +269,7 @@ static bool harvest(struct run *run)
     return any;
 }
 
-static bool help(struct run *run)
+static bool help(struct yk_sweep_run *run)
 {
     for (unsigned i = 0; i < run->part_count; i++) {
         if (run->parts[i].out_now && yk_unit_help(run->pool, &run->parts[i].unit)) {
@@ -440,7 +279,7 @@ static bool help(struct run *run)
     return false;
 }
 
-static bool ask_for_wakes(struct run *run)
+static bool ask_for_wakes(struct yk_sweep_run *run)
 {
     bool over = false;
     yk_mutex_lock(&run->pool->lock);
@@ -453,7 +292,7 @@ static bool ask_for_wakes(struct run *run)
     return over;
 }
 
-static void drive(struct run *run)
+static void drive(struct yk_sweep_run *run)
 {
     hand_out(run);
     while (run->under_way > 0) {
@@ -480,7 +319,7 @@ static void drive(struct run *run)
 
 /* --- begin and end -------------------------------------------------------------------------- */
 
-static size_t most_items(const struct run *run)
+static size_t most_items(const struct yk_sweep_run *run)
 {
     const struct yk_sweep *const sweep = run->sweep;
     const size_t per_item = (run->stage_in ? sweep->in_bytes : 0) +
@@ -490,13 +329,13 @@ static size_t most_items(const struct run *run)
     return yk_min(yk_max(most, 1), YK_PART_ITEMS_MAX);
 }
 
-static bool must_stage(const struct run *run, const void *array, size_t item_bytes)
+static bool must_stage(const struct yk_sweep_run *run, const void *array, size_t item_bytes)
 {
     return run->pool->kind == YOKE_PROCESSES && array != NULL &&
            !yk_heap_contains(array, item_bytes * run->sweep->count);
 }
 
-static int copy_context(struct run *run)
+static int copy_context(struct yk_sweep_run *run)
 {
     const yoke_options *const options = &run->sweep->options;
     run->context = options->context;
@@ -512,7 +351,7 @@ static int copy_context(struct run *run)
     return 0;
 }
 
-static int begin(struct run *run, const struct yk_sweep *sweep)
+static int begin(struct yk_sweep_run *run, const struct yk_sweep *sweep)
 {
     const yoke_pool_config *const config = &sweep->pool->config;
     run->sweep = sweep;
@@ -537,7 +376,7 @@ static int begin(struct run *run, const struct yk_sweep *sweep)
         return -ENOMEM;
     }
     for (unsigned i = 0; i < run->part_count; i++) {
-        struct part *const part = &run->parts[i];
+        struct yk_sweep_part *const part = &run->parts[i];
         part->run = run;
         yk_unit_init(&part->unit, fill, ended);
         part->unit.timeout_ns = sweep->options.timeout_ns;
@@ -545,7 +384,7 @@ static int begin(struct run *run, const struct yk_sweep *sweep)
     return 0;
 }
 
-static void end(struct run *run, bool keep)
+static void end(struct yk_sweep_run *run, bool keep)
 {
     for (unsigned i = 0; run->parts != NULL && i < run->part_count; i++) {
         yk_pool_free(run->pool, run->parts[i].block);
@@ -556,12 +395,12 @@ static void end(struct run *run, bool keep)
     yk_fold_end(&run->fold, keep);
 }
 
-static int conclude(struct run *run)
+static int conclude(struct yk_sweep_run *run)
 {
     /* What was never handed out, because something stopped us. */
     struct yk_piece piece;
     while (run->rc != 0 && take_piece(run, &piece)) {
-        cancel_items(run, piece.begin, piece.count);
+        yk_sweep_cancel_items(run, piece.begin, piece.count);
     }
     if (run->failed && run->sweep->options.failure != NULL) {
         *run->sweep->options.failure = run->failure;
@@ -577,7 +416,7 @@ static int conclude(struct run *run)
 
 int yk_sweep_run(const struct yk_sweep *sweep)
 {
-    struct run run = {0};
+    struct yk_sweep_run run = {0};
     int rc = begin(&run, sweep);
     if (rc == 0) {
         drive(&run);

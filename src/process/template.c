@@ -44,6 +44,7 @@ static void follow_or_exit(void)
 static void settle(const struct yk_image_setup *setup)
 {
     follow_or_exit();
+    yk_process_local_wipe();
     yk_keeper_forget();
     yk_worker_role_set();
     yk_signals_reset(true);

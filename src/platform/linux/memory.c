@@ -56,16 +56,11 @@ int yk_map_shared(size_t bytes, void **start)
         return -EFBIG;
     }
     const int saved = errno;
-    int error = 0;
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
     const int fd = memfd_create("yoke", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) {
-        error = -errno;
-    } else if (ftruncate(fd, (off_t)bytes) != 0 ||
-               fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-        error = -errno;
-    } else {
-        error = map(bytes, MAP_SHARED | MAP_NORESERVE, fd, start);
-    }
+    const bool made =
+        fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 && fcntl(fd, F_ADD_SEALS, seals) == 0;
+    const int error = made ? map(bytes, MAP_SHARED | MAP_NORESERVE, fd, start) : -errno;
     if (error == 0) {
         madvise(*start, bytes, MADV_DONTDUMP);
     }
@@ -87,7 +82,7 @@ static void *_Atomic local_areas;
 
 #define LOCAL_BYTES ((size_t)YK_LOCAL_COUNT * YK_LOCAL_BYTES)
 
-static void wipe_in_child(void)
+void yk_process_local_wipe(void)
 {
     /* relaxed: the child has one thread. */
     void *const areas = atomic_load_explicit(&local_areas, memory_order_relaxed);
@@ -96,16 +91,15 @@ static void wipe_in_child(void)
     }
 }
 
-/* The kernel wipes the page in every child; where it cannot (an emulator), fork() does. */
+/* The kernel wipes the page in every child. Some emulators only say so: then fork() does it, and
+ * our own copies do it themselves. */
 static void *make_local_areas(void)
 {
     void *fresh = NULL;
     if (yk_map_private(LOCAL_BYTES, &fresh) != 0) {
         return NULL;
     }
-    if (madvise(fresh, LOCAL_BYTES, MADV_WIPEONFORK) != 0) {
-        pthread_atfork(NULL, NULL, wipe_in_child);
-    }
+    madvise(fresh, LOCAL_BYTES, MADV_WIPEONFORK);
     void *none = NULL;
     /* SYNC(local-areas) acq_rel: publishes the zeroed area; the loser uses the winner's. */
     if (!atomic_compare_exchange_strong_explicit(&local_areas, &none, fresh, memory_order_acq_rel,
@@ -113,6 +107,7 @@ static void *make_local_areas(void)
         yk_unmap(fresh, LOCAL_BYTES);
         return none;
     }
+    pthread_atfork(NULL, NULL, yk_process_local_wipe);
     return fresh;
 }
 

@@ -310,5 +310,6 @@ void yk_random_reseed(void)
         seed = (unsigned)getpid() ^ (unsigned)yk_clock_ns();
     }
     srandom(seed);
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): this process has one thread yet. */
     srand48((long)seed);
 }
