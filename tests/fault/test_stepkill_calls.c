@@ -445,10 +445,10 @@ int main(int argc, char **argv)
     RUN(timed_call);
     RUN(small_result);
     RUN(large_result);
-    RUN(two_results);
     RUN(take_a_block);
     RUN(take_a_run_of_chunks);
     RUN(give_a_block);
     RUN(give_a_run_of_chunks);
+    RUN(two_results);
     return 0;
 }
