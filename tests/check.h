@@ -117,11 +117,17 @@ static inline void check_main(int argc, char **argv)
     check_filter = argc > 1 ? argv[1] : NULL;
 }
 
+/* The program runs in an emulator, as `make arm` does it. */
+static inline int check_emulated(void)
+{
+    const char *via = getenv("VIA");
+    return via && *via;
+}
+
 /** How much longer all takes here than in a plain build on the machine itself. */
 static inline unsigned check_slowness(void)
 {
-    const char *via = getenv("VIA");
-    return CHECK_TSAN || CHECK_ASAN || (via && *via) ? 5 : 1;
+    return CHECK_TSAN || CHECK_ASAN || check_emulated() ? 5 : 1;
 }
 
 static inline int check_begin(const char *name)

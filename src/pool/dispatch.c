@@ -175,16 +175,16 @@ static bool needs_announce(struct yk_slot *slot)
 }
 
 /* What a worker made the result: in the shared heap, and no more than the heap says. */
-static void take_shared_result(struct yoke_pool *pool, struct yk_result *block, size_t bytes,
+static void take_shared_result(struct yoke_pool *pool, struct yk_result *block,
                                struct yk_answer *answer)
 {
     const size_t room = yk_heap_block_bytes(block);
-    if (room < sizeof *block || bytes > room - sizeof *block || block == (void *)pool->ctl) {
+    if (room < sizeof *block || block == (void *)pool->ctl) {
         return;
     }
     answer->result = block;
     answer->result_at = block->data;
-    answer->result_bytes = bytes;
+    answer->result_bytes = yk_min(block->bytes, room - sizeof *block);
     /* Blocks that later calls replaced. A circle ends at what is free already. */
     struct yk_result *older = block->older;
     while (older != NULL && older != (void *)pool->ctl && older != block &&
@@ -202,15 +202,13 @@ void yk_slot_take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk
     if (slot->op != YK_OP_CALL || (slot->flags & YK_FLAG_RESULT) == 0) {
         return;
     }
-    void *const block = slot->u.record.result;
-    const size_t bytes = slot->u.record.result_bytes;
     if (pool->kind == YOKE_PROCESSES) {
-        take_shared_result(pool, block, bytes, answer);
+        take_shared_result(pool, slot->u.record.result, answer);
         return;
     }
-    answer->result = block;
-    answer->result_at = block;
-    answer->result_bytes = bytes;
+    answer->result = slot->u.record.result;
+    answer->result_at = answer->result;
+    answer->result_bytes = slot->u.record.result_bytes;
 }
 
 yoke_outcome yk_outcome_of(int32_t code)

@@ -69,7 +69,7 @@ enum {
  * none back; who takes the result does, so each is named by somebody at every instant. */
 struct yk_result {
     struct yk_result *older;
-    uint64_t unused;
+    size_t bytes; /* of data */
     unsigned char data[];
 };
 
@@ -126,8 +126,8 @@ struct yk_slot {
     union {
         struct {
             struct yk_call *call;
-            void *result;
-            size_t result_bytes;
+            void *result;        /* threads: the data itself; processes: a yk_result */
+            size_t result_bytes; /* threads */
         } record;
         unsigned char data[24];
     } u;

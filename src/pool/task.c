@@ -103,12 +103,12 @@ static void *shared_result(struct yoke_task *task, size_t bytes)
         return NULL;
     }
     memset(block, 0, sizeof *block + bytes);
+    block->bytes = bytes;
     block->older = (slot->flags & YK_FLAG_RESULT) != 0 ? slot->u.record.result : NULL;
     /* For the compiler, here and below: a kill may come between any two instructions, and who
      * finds the one must find the other. */
     atomic_signal_fence(memory_order_release);
     slot->u.record.result = block;
-    slot->u.record.result_bytes = bytes;
     atomic_signal_fence(memory_order_release);
     slot->flags |= YK_FLAG_RESULT;
     /* SYNC(alloc-note) release: the slot names the block before the note forgets it. */

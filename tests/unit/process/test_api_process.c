@@ -429,7 +429,7 @@ int main(int argc, char **argv)
 {
     check_main(argc, argv);
     if (!check_has_kind(YOKE_PROCESSES))
-        skip("no processes under ThreadSanitizer");
+        skip("no processes under ThreadSanitizer, or in qemu-user: it has no CLONE_PARENT");
     RUN(codes_come_back);
     RUN(exit_ends_it_without_the_programs_handlers);
     RUN(signals_have_their_number);
