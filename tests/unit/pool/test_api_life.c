@@ -280,7 +280,8 @@ static int child_of_a_pool(void *arg)
 
 static void a_forked_child_makes_its_own(void)
 {
-    if (CHECK_TSAN)
+    /* qemu-user cannot start a thread in a child that was forked beside threads: it stops itself. */
+    if (CHECK_TSAN || check_emulated())
         return;
     FOR_EACH_KIND(kind)
     {
