@@ -41,6 +41,12 @@
 #define YK_ASSERT(x) ((void)sizeof(x))
 #endif
 
+/* This cache line will be read soon. */
+static inline void yk_prefetch(const void *at)
+{
+    __builtin_prefetch(at);
+}
+
 static inline bool yk_mul_overflows(size_t a, size_t b, size_t *product)
 {
     return __builtin_mul_overflow(a, b, product);

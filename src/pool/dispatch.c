@@ -11,6 +11,7 @@
 #include "memory/heap.h"
 #include "pool/dispatch.h"
 
+#define COLLECT_AHEAD 2
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
 
 uint32_t yk_pool_event(struct yoke_pool *pool)
@@ -233,6 +234,8 @@ static void collect_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQU
 {
     struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
     struct yk_answer answer = {0};
+    /* Who collects one after the other comes to that line soon, and a worker wrote it last. */
+    yk_prefetch(yk_pool_slot(pool, yk_unit_slot(unit) + COLLECT_AHEAD));
     read_answer(pool, slot, &answer);
     const bool announce = needs_announce(slot);
     yk_slot_release_locked(pool, unit);
