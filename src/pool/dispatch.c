@@ -2,16 +2,18 @@
  * dispatch.c - units in and out of the table, on the program's side.   Room: pool.
  *
  * Argument. Under the pool's lock a slot is free exactly if units[slot] is NULL; its word is then
- * anything but READY. Only this side moves a word to READY, a worker moves it to CLAIMED and DONE. What a worker can write
- * is read once, after its word was seen DONE (or its owner was seen dead), and checked: a word
- * that fits nothing we published is never believed: it costs all workers their life.
+ * anything but READY. Only this side moves a word to READY, a worker moves it to CLAIMED and DONE.
+ * What a worker can write is read after its word was seen DONE, or its owner seen dead (bury.c),
+ * and checked before it is used.
  */
 #include <errno.h>
 
 #include "memory/heap.h"
 #include "pool/dispatch.h"
 
-#define COLLECT_AHEAD 2
+#define COLLECT_AHEAD 2 /* slots */
+#define COLLECT_FROM 8  /* units under way */
+#define COLLECT_STEPS 2
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
 
 uint32_t yk_pool_event(struct yoke_pool *pool)
@@ -256,6 +258,21 @@ void yk_unit_poll_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
     if (unit->state == YK_UNIT_TABLE && is_done_locked(pool, unit)) {
         collect_locked(pool, unit);
+    }
+}
+
+void yk_pool_collect_some_locked(struct yoke_pool *pool)
+{
+    /* With few under way the oldest may still be at work, and a look at its line would slow it. */
+    for (int i = 0; i < COLLECT_STEPS && pool->in_flight >= COLLECT_FROM; i++) {
+        struct yk_unit *const unit = pool->units[pool->oldest % YK_TABLE_SLOTS];
+        if (unit != NULL && !is_done_locked(pool, unit)) {
+            return;
+        }
+        if (unit != NULL) {
+            collect_locked(pool, unit);
+        }
+        pool->oldest += pool->oldest < pool->tail;
     }
 }
 

@@ -252,6 +252,7 @@ static int hand_in(struct yoke_pool *pool, yoke_job *job)
     if (rc == 0) {
         pool->jobs_made++;
         yk_unit_publish_locked(pool, &job->unit);
+        yk_pool_collect_some_locked(pool);
     }
     yk_mutex_unlock(&pool->lock);
     if (rc == 0 && full) {

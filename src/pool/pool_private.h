@@ -99,8 +99,9 @@ struct yoke_pool {
     _Atomic int64_t jobs_left; /* minus the jobs released; see yk_pool_job_gone */
     yk_mutex lock;             /* order: pool, then heap */
     /* under lock */
-    struct yk_unit *units[YK_TABLE_SLOTS]; /* in the table; NULL: the slot is FREE */
+    struct yk_unit *units[YK_TABLE_SLOTS]; /* in the table; NULL: the slot is free */
     uint64_t tail;
+    uint64_t oldest; /* no unit in the table has a ticket below it; a hint for collecting */
     int64_t jobs_made;
     unsigned in_flight; /* units in the table or the backlog */
     struct yk_unit *backlog;
@@ -116,7 +117,7 @@ struct yoke_pool {
     bool condemning;      /* waits for the workers that were killed because the table was spoiled */
     int64_t next_tick_ns; /* processes: when the keeper looks up next */
     unsigned barren;      /* deaths in a row, close together, that cost no task a try */
-    struct yk_member *members;      /* ctl->line_count */
+    struct yk_member *members;      /* table.line_count */
     _Atomic uintptr_t known_fns[8]; /* found in the image before */
     /* processes; the keeper's */
     struct yk_template *_Atomic template; /* own_template or the seed */
@@ -133,6 +134,9 @@ bool yk_pool_has_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* Collect the unit if it is DONE. */
 void yk_unit_poll_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
 void yk_pool_collect_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* Collect one or two that are surely DONE, while we have the lock: then their waiters need not
+ * take it. */
+void yk_pool_collect_some_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* Not begun yet: take it back, it ends as cancelled. True if so. */
 bool yk_unit_revoke_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
 /* Ask for a wake when the unit is DONE. True if it is already. */
@@ -144,10 +148,6 @@ uint32_t yk_unit_progress_locked(struct yoke_pool *pool, struct yk_unit *unit)
  * The owner, or 0: it moved on. */
 uint32_t yk_unit_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress)
     YK_REQUIRES(pool->lock);
-/* Everything `owner` held ends as died; what it did not start may go back. `noted` is the block it
- * was about to make a result, or NULL. */
-void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_status status,
-                         void *noted) YK_REQUIRES(pool->lock);
 /* End every unit that has not begun as cancelled. */
 void yk_pool_revoke_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* Run the unit here if nobody has begun it; lock not held. True if it was run. */
@@ -161,6 +161,16 @@ uint32_t yk_pool_event(struct yoke_pool *pool);
 yoke_outcome yk_outcome_of(int32_t code);
 /* The slot's word says DONE; no lock needed, a hint. */
 bool yk_unit_looks_done(struct yoke_pool *pool, struct yk_unit *unit);
+
+/* --- bury.c --------------------------------------------------------------------------------- */
+
+/* Everything `owner` held ends as died; what it did not start may go back. `noted` is the block it
+ * was about to make a result, or NULL. */
+void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_status status,
+                         void *noted) YK_REQUIRES(pool->lock);
+/* Check what only a worker could have spoiled: the head, and words that fit nothing. If there are
+ * any, no worker is trusted: all are killed, and then those slots end as crashed. */
+void yk_pool_audit_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 
 /* --- pool.c --------------------------------------------------------------------------------- */
 
@@ -177,9 +187,6 @@ int yk_options_read(yoke_options *out, const yoke_options *options);
 
 /* The calling thread is inside a task of this pool, however deep. */
 bool yk_pool_inside_task(const struct yoke_pool *pool);
-/* Check what only a worker could have spoiled: the head, and words that fit nothing. If there are
- * any, no worker is trusted: all are killed, and then those slots end as crashed. */
-void yk_pool_audit_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 
 /* --- threads.c ------------------------------------------------------------------------------ */
 
