@@ -47,6 +47,17 @@ static inline void yk_prefetch(const void *at)
     __builtin_prefetch(at);
 }
 
+/* This cache line will be written soon: take it from whoever has it. */
+static inline void yk_prefetch_to_write(const void *at)
+{
+#if defined(__x86_64__)
+    /* gcc emits this instruction only for newer CPUs; to older ones it is a no-op. */
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)at));
+#else
+    __builtin_prefetch(at, 1);
+#endif
+}
+
 static inline bool yk_mul_overflows(size_t a, size_t b, size_t *product)
 {
     return __builtin_mul_overflow(a, b, product);

@@ -48,26 +48,73 @@ static uint64_t load_tail(const struct yk_table *table)
     return atomic_load_explicit(&table->ctl->tail, memory_order_seq_cst);
 }
 
-struct yk_slot *yk_table_claim(const struct yk_table *table, uint32_t owner, uint64_t *word)
+static struct yk_slot *slot_of_ticket(const struct yk_table *table, uint64_t ticket)
+{
+    return &table->slots[ticket % YK_TABLE_SLOTS];
+}
+
+/* Below the tail that we saw the slot at head was published: claim it blindly, which moves its
+ * line once and not twice (to read, then to write), and send for the next one. */
+static struct yk_slot *claim_published(const struct yk_table *table, struct yk_claimer *claimer,
+                                       uint64_t head, uint64_t *word)
+{
+    struct yk_slot *const slot = slot_of_ticket(table, head);
+    if (head + 1 < claimer->known_tail) {
+        yk_prefetch_to_write(slot_of_ticket(table, head + 1));
+    }
+    return claim(slot, yk_word((uint32_t)head, 0, YK_READY), claimer->owner, word) ? slot : NULL;
+}
+
+/* Claim what is READY at head; else, if tail is beyond it, pass it. False: there is nothing. */
+static bool claim_or_pass(const struct yk_table *table, struct yk_claimer *claimer, uint64_t head,
+                          struct yk_slot **claimed, uint64_t *word)
+{
+    struct yk_slot *const slot = slot_of_ticket(table, head);
+    uint64_t seen = load_word(slot);
+    if (yk_word_phase(seen) != YK_READY) {
+        claimer->known_tail = load_tail(table);
+        if ((int64_t)(claimer->known_tail - head) <= 0) {
+            return false;
+        }
+        /* Only what is not READY now, after tail was seen beyond it, may be passed. */
+        seen = load_word(slot);
+    }
+    if (yk_word_phase(seen) != YK_READY) {
+        advance_head(table, head);
+    } else if (claim(slot, seen, claimer->owner, word)) {
+        *claimed = slot;
+    }
+    return true;
+}
+
+struct yk_slot *yk_table_claim(const struct yk_table *table, struct yk_claimer *claimer,
+                               uint64_t *word)
 {
     for (;;) {
         const uint64_t head = load_head(table);
-        struct yk_slot *const slot = &table->slots[head % YK_TABLE_SLOTS];
-        uint64_t seen = load_word(slot);
-        if (yk_word_phase(seen) != YK_READY) {
-            if ((int64_t)(load_tail(table) - head) <= 0) {
-                return NULL;
-            }
-            /* Only what is not READY now, after tail was seen beyond it, may be passed. */
-            seen = load_word(slot);
+        struct yk_slot *slot = NULL;
+        if ((int64_t)(claimer->known_tail - head) > 0) {
+            slot = claim_published(table, claimer, head, word);
         }
-        if (yk_word_phase(seen) == YK_READY && claim(slot, seen, owner, word)) {
+        if (slot == NULL && !claim_or_pass(table, claimer, head, &slot, word)) {
+            return NULL;
+        }
+        if (slot != NULL) {
             advance_head(table, head);
             return slot;
         }
-        if (yk_word_phase(seen) != YK_READY) {
-            advance_head(table, head);
-        }
+    }
+}
+
+bool yk_table_has_known(const struct yk_table *table, const struct yk_claimer *claimer)
+{
+    return (int64_t)(claimer->known_tail - load_head(table)) > 0;
+}
+
+void yk_table_look_ahead(const struct yk_table *table, struct yk_claimer *claimer)
+{
+    if (!yk_table_has_known(table, claimer)) {
+        claimer->known_tail = load_tail(table);
     }
 }
 
@@ -78,7 +125,7 @@ bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, ui
 
 bool yk_table_looks_ready(const struct yk_table *table)
 {
-    return yk_word_phase(load_word(&table->slots[load_head(table) % YK_TABLE_SLOTS])) == YK_READY;
+    return yk_word_phase(load_word(slot_of_ticket(table, load_head(table)))) == YK_READY;
 }
 
 bool yk_table_looks_empty(const struct yk_table *table)

@@ -12,6 +12,7 @@
 #include "pool/dispatch.h"
 
 #define COLLECT_AHEAD 2 /* slots */
+#define PUBLISH_AHEAD 2 /* slots; the one at head is looked at by workers */
 #define COLLECT_FROM 8  /* units under way */
 #define COLLECT_STEPS 2
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
@@ -104,6 +105,8 @@ static void publish_at_locked(struct yoke_pool *pool, struct yk_unit *unit, uint
     /* SYNC(slot-word) release: publishes what was filled in. */
     atomic_store_explicit(&slot->word, yk_word(ticket, 0, YK_READY), memory_order_release);
     pool->tail++;
+    /* Whoever had that line last, it is here when it is its turn. */
+    yk_prefetch_to_write(yk_pool_slot(pool, index + PUBLISH_AHEAD));
     /* SYNC(tail) seq_cst: after the slot, before the sleepers bits, see claim.c. */
     atomic_store_explicit(&pool->ctl->tail, pool->tail, memory_order_seq_cst);
     if (!yk_table_wake_one(&pool->table) && pool->kind == YOKE_THREADS) {

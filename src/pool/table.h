@@ -187,8 +187,20 @@ struct yk_ctl {
 
 /* --- the worker's side, claim.c ------------------------------------------------------------ */
 
+/* Who claims, and the tail it saw last: slots below that were published. */
+struct yk_claimer {
+    uint32_t owner;
+    uint64_t known_tail;
+};
+
 /* Claim the oldest READY slot; *word gets its CLAIMED word. NULL: there is none. */
-struct yk_slot *yk_table_claim(const struct yk_table *table, uint32_t owner, uint64_t *word);
+struct yk_slot *yk_table_claim(const struct yk_table *table, struct yk_claimer *claimer,
+                               uint64_t *word);
+/* There are slots below the tail that we saw. */
+bool yk_table_has_known(const struct yk_table *table, const struct yk_claimer *claimer);
+/* Read tail if we have used up what we know. Each read makes the next publish slower, so only
+ * where tasks queue. */
+void yk_table_look_ahead(const struct yk_table *table, struct yk_claimer *claimer);
 /* Claim this very slot if it is READY with that ticket. */
 bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, uint64_t *word);
 /* CLAIMED to DONE, and wake who waits for it. False: it was taken away from us. */

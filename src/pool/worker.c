@@ -169,7 +169,7 @@ static bool spin_for_work(struct yoke_worker *worker)
         if (yk_table_looks_ready(worker->table)) {
             return true;
         }
-        if (i % FULL_LOOK_SPINS == 0 && has_work_or_stops(worker)) {
+        if (i % FULL_LOOK_SPINS == FULL_LOOK_SPINS - 1 && has_work_or_stops(worker)) {
             return true;
         }
         yk_cpu_relax();
@@ -212,18 +212,35 @@ static int sleep_for_work(struct yoke_worker *worker, int64_t until_ns)
     return rc == -EAGAIN ? 0 : rc;
 }
 
+/* A task if there is one. In a queue the cheap look goes first: while the next task is on its way,
+ * reading tail would only make it later. */
+static struct yk_slot *take(struct yoke_worker *worker, bool queue, uint64_t *word)
+{
+    if (queue) {
+        if (!yk_table_has_known(worker->table, &worker->claimer) &&
+            !yk_table_looks_ready(worker->table)) {
+            return NULL;
+        }
+        yk_table_look_ahead(worker->table, &worker->claimer);
+    }
+    return yk_table_claim(worker->table, &worker->claimer, word);
+}
+
 int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
 {
+    /* One task after the other: look how many there are. After a sleep: take what has come. */
+    bool queue = true;
     for (;;) {
         if (state_of(worker->line) != YK_LINE_ACTIVE) {
             return YOKE_ECLOSED;
         }
         uint64_t word = 0;
-        struct yk_slot *const slot = yk_table_claim(worker->table, worker->owner, &word);
+        struct yk_slot *const slot = take(worker, queue, &word);
         if (slot != NULL) {
             yk_worker_run(worker, slot, word);
             return 0;
         }
+        queue = false;
         const int rc = sleep_for_work(worker, until_ns);
         if (rc != 0) {
             return rc;

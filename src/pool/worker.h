@@ -12,7 +12,7 @@ struct yoke_worker {
     const struct yk_table *table;
     struct yk_ctl *ctl;   /* table->ctl */
     struct yk_line *line; /* NULL: a thread of the program that helps */
-    uint32_t owner;
+    struct yk_claimer claimer;
     unsigned index;
 };
 
@@ -38,7 +38,7 @@ static inline struct yoke_worker yk_worker_of(const struct yk_table *table, stru
         .table = table,
         .ctl = table->ctl,
         .line = line,
-        .owner = line != NULL ? line->owner : YK_OWNER_PROGRAM,
+        .claimer = {.owner = line != NULL ? line->owner : YK_OWNER_PROGRAM},
         .index = line != NULL ? line->index : table->line_count,
     };
 }
