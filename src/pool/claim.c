@@ -29,17 +29,20 @@ static bool claim(struct yk_slot *slot, uint64_t seen, uint32_t owner, uint64_t 
     return true;
 }
 
-static void advance_head(const struct yk_table *table, uint64_t from)
-{
-    /* relaxed: a hint; the slots themselves are looked at with acquire. */
-    atomic_compare_exchange_strong_explicit(&table->ctl->head, &from, from + 1,
-                                            memory_order_relaxed, memory_order_relaxed);
-}
-
 static uint64_t load_head(const struct yk_table *table)
 {
     /* relaxed: a hint; the slots themselves are looked at with acquire. */
     return atomic_load_explicit(&table->ctl->head, memory_order_relaxed);
+}
+
+/* A store and no CAS, which would cost as much as the claim itself. If others went further between
+ * the look and the store, head moves back: tickets that are not READY are passed once more. */
+static void advance_head(const struct yk_table *table, uint64_t from)
+{
+    if (load_head(table) == from) {
+        /* relaxed: a hint; the slots themselves are looked at with acquire. */
+        atomic_store_explicit(&table->ctl->head, from + 1, memory_order_relaxed);
+    }
 }
 
 static uint64_t load_tail(const struct yk_table *table)
