@@ -178,20 +178,25 @@ static const char *sleeping_trip(int64_t nap_ns, struct nap *result, int64_t *to
     return bench_sleeps() > sleeps ? NULL : "the caller of Yoke did not sleep";
 }
 
+/* A trip on which somebody was kept from sleeping (the machine was busy) does not count; if that
+ * is what mostly happens there is no figure. */
 const char *pass_sleeping(unsigned count, int64_t nap_ns, double *us_each)
 {
     int64_t total = 0, took = 0;
     struct nap now = {0}, before = {0};
-    for (unsigned i = 0; i < count; i++) {
+    unsigned slept = 0;
+    for (unsigned trips = 0; slept < count; trips++) {
         const char *why = sleeping_trip(nap_ns, &now, &took);
         if (why) {
             return why;
         }
-        if (i > 0 && now.sleeps_before <= before.sleeps_after) {
+        if (trips == 0 || now.sleeps_before > before.sleeps_after) {
+            total += took;
+            slept++;
+        } else if (trips > 2 * count) {
             return "the worker of Yoke did not sleep";
         }
         before = now;
-        total += took;
     }
     *us_each = (double)total / count / 1e3;
     return NULL;

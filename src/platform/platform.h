@@ -72,9 +72,29 @@ void *yk_process_local(enum yk_local which);
 /* In a child with one thread: make sure that it is. */
 void yk_process_local_wipe(void);
 
+/* The first area: who this process is. */
+struct yk_role {
+    _Atomic uint64_t generation; /* 0: not asked for yet */
+    _Atomic bool worker;
+};
+
+extern void *_Atomic yk_local_areas; /* memory.c's; here for the inline function below */
+uint64_t yk_process_generation_first(void);
+
 /* A number that no parent or child of this process has; never 0. What carries another one was
- * made before a fork and is not ours. */
-uint64_t yk_process_generation(void);
+ * made before a fork and is not ours. Inline: every call on a job asks it. */
+static inline uint64_t yk_process_generation(void)
+{
+    /* SYNC(local-areas) acquire: sees the area zeroed by who made it. */
+    struct yk_role *const role = atomic_load_explicit(&yk_local_areas, memory_order_acquire);
+    if (YK_UNLIKELY(role == NULL)) {
+        return yk_process_generation_first();
+    }
+    /* relaxed: the number itself is all there is to see. */
+    const uint64_t known = atomic_load_explicit(&role->generation, memory_order_relaxed);
+    return YK_LIKELY(known != 0) ? known : yk_process_generation_first();
+}
+
 /* This process is a copy made by Yoke to run tasks. */
 void yk_worker_role_set(void);
 bool yk_worker_role(void);

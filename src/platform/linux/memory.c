@@ -78,14 +78,14 @@ void yk_unmap(void *start, size_t bytes)
     errno = saved;
 }
 
-static void *_Atomic local_areas;
+void *_Atomic yk_local_areas;
 
 #define LOCAL_BYTES ((size_t)YK_LOCAL_COUNT * YK_LOCAL_BYTES)
 
 void yk_process_local_wipe(void)
 {
     /* relaxed: the child has one thread. */
-    void *const areas = atomic_load_explicit(&local_areas, memory_order_relaxed);
+    void *const areas = atomic_load_explicit(&yk_local_areas, memory_order_relaxed);
     if (areas != NULL) {
         memset(areas, 0, LOCAL_BYTES);
     }
@@ -102,8 +102,8 @@ static void *make_local_areas(void)
     madvise(fresh, LOCAL_BYTES, MADV_WIPEONFORK);
     void *none = NULL;
     /* SYNC(local-areas) acq_rel: publishes the zeroed area; the loser uses the winner's. */
-    if (!atomic_compare_exchange_strong_explicit(&local_areas, &none, fresh, memory_order_acq_rel,
-                                                 memory_order_acquire)) {
+    if (!atomic_compare_exchange_strong_explicit(&yk_local_areas, &none, fresh,
+                                                 memory_order_acq_rel, memory_order_acquire)) {
         yk_unmap(fresh, LOCAL_BYTES);
         return none;
     }
@@ -114,43 +114,30 @@ static void *make_local_areas(void)
 void *yk_process_local(enum yk_local which)
 {
     /* SYNC(local-areas) acquire: sees the area zeroed by who made it. */
-    void *areas = atomic_load_explicit(&local_areas, memory_order_acquire);
+    void *areas = atomic_load_explicit(&yk_local_areas, memory_order_acquire);
     if (YK_UNLIKELY(areas == NULL)) {
         areas = make_local_areas();
     }
     return areas == NULL ? NULL : (char *)areas + (size_t)which * YK_LOCAL_BYTES;
 }
 
-struct role {
-    _Atomic uint64_t generation;
-    _Atomic bool worker;
-};
-
 /* Without its page (memory is gone) a process counts as the parent it was copied from. */
-static struct role *role(void)
+static struct yk_role *role(void)
 {
-    static struct role fallback;
-    struct role *const area = yk_process_local(YK_LOCAL_ROLE);
+    static struct yk_role fallback;
+    struct yk_role *const area = yk_process_local(YK_LOCAL_ROLE);
     return area != NULL ? area : &fallback;
 }
 
-static uint64_t make_generation(struct role *mine)
+uint64_t yk_process_generation_first(void)
 {
     const uint64_t fresh = ((uint64_t)yk_clock_ns() << 22 ^ (uint64_t)getpid()) | 1;
-    uint64_t none = 0;
+    uint64_t known = 0;
     /* relaxed: the number itself is all there is to see. */
-    return atomic_compare_exchange_strong_explicit(&mine->generation, &none, fresh,
+    return atomic_compare_exchange_strong_explicit(&role()->generation, &known, fresh,
                                                    memory_order_relaxed, memory_order_relaxed)
                ? fresh
-               : none;
-}
-
-uint64_t yk_process_generation(void)
-{
-    struct role *const mine = role();
-    /* relaxed: the number itself is all there is to see. */
-    const uint64_t known = atomic_load_explicit(&mine->generation, memory_order_relaxed);
-    return YK_LIKELY(known != 0) ? known : make_generation(mine);
+               : known;
 }
 
 void yk_worker_role_set(void)
