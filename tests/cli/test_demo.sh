@@ -10,9 +10,11 @@ for heading in '1. Work that computes' '2. Work that waits' '3. Threads in Pytho
     '4. A worker is killed' 'Try next'; do
     expect out "^$heading\$" 'demo'
 done
-expect out 'worker [0-9]+ got SIGKILL' 'demo'
-tr '\n' ' ' <"$scratch/out" | grep -Eq 'Workers that +died: +1' || fail 'demo: one worker must have died'
-expect out 'nothing is lost|equal to those of a serial run' 'demo'
+# Where a sentence is broken depends on the length of a process id.
+tr -s '\n ' ' ' <"$scratch/out" >"$scratch/flat"
+expect flat 'worker [0-9]+ got SIGKILL' 'demo'
+expect flat 'Workers that died: 1' 'demo'
+expect flat 'nothing is lost|equal to those of a serial run' 'demo'
 expect_not out $'\033' 'escape codes on a pipe'
 expect_not out 'failed' 'demo'
 

@@ -34,7 +34,9 @@ static void check_image(yoke_pool *pool, int want)
 static int template_of(int root)
 {
     int pid = -1;
-    return count_descendants(root, "yoke-template", 0, &pid) > 0 ? pid : -1;
+    /* A copy that was made just now has the template's name for a moment. */
+    WAIT_MS(count_descendants(root, "yoke-template", 0, &pid) == 1, 10000);
+    return pid;
 }
 
 static void kill_all_workers(yoke_pool *pool)
