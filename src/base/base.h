@@ -29,7 +29,6 @@
 #define YK_REQUIRES(lock) YK_ANNOTATE(requires_capability(lock))
 #define YK_ACQUIRES(lock) YK_ANNOTATE(acquire_capability(lock))
 #define YK_RELEASES(lock) YK_ANNOTATE(release_capability(lock))
-#define YK_GUARDED_BY(lock) YK_ANNOTATE(guarded_by(lock))
 #define YK_NO_LOCK_ANALYSIS YK_ANNOTATE(no_thread_safety_analysis)
 
 /* YK_ASSERT: what our own code promises; debug builds only. YK_CHECK: a broken invariant that

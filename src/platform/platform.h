@@ -18,6 +18,8 @@
 /* --- clock.c ------------------------------------------------------------------------------- */
 
 int64_t yk_clock_ns(void);
+/* Until then, in milliseconds, rounded up, as poll and epoll take it: 0 past it, -1 for ever. */
+int yk_clock_ms_left(int64_t until_ns);
 
 /* That long after `from`, at most YOKE_FOREVER. */
 static inline int64_t yk_after(int64_t from_ns, int64_t ns)

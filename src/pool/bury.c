@@ -145,10 +145,7 @@ static uint64_t whole_ticket(const struct yoke_pool *pool, const struct yk_unit 
 static void wake_all(struct yoke_pool *pool)
 {
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
-        struct yk_line *const line = &pool->table.lines[i];
-        /* SYNC(line-wake) release: a worker that goes to sleep after this sees the task. */
-        atomic_store_explicit(&line->wake, 0, memory_order_release);
-        yk_futex_wake(&line->wake, 1, pool->table.scope);
+        yk_table_wake_line(&pool->table, &pool->table.lines[i]);
     }
 }
 

@@ -159,6 +159,21 @@ bool yk_table_complete(const struct yk_table *table, struct yk_slot *slot, uint6
     return true;
 }
 
+void yk_table_wake_line(const struct yk_table *table, struct yk_line *line)
+{
+    /* SYNC(line-wake) release: a worker that goes to sleep after this sees why it should not. */
+    atomic_store_explicit(&line->wake, 0, memory_order_release);
+    yk_futex_wake(&line->wake, 1, table->scope);
+}
+
+void yk_table_stop_line(const struct yk_table *table, struct yk_line *line)
+{
+    /* SYNC(line-state) release: what was done before the order is seen by the worker. */
+    atomic_store_explicit(&line->state, YK_LINE_STOP, memory_order_release);
+    yk_futex_wake(&line->state, 1, table->scope);
+    yk_table_wake_line(table, line);
+}
+
 bool yk_table_wake_one(const struct yk_table *table)
 {
     for (size_t i = 0; i <= table->line_count / 64; i++) {
@@ -175,9 +190,7 @@ bool yk_table_wake_one(const struct yk_table *table)
                 continue;
             }
             struct yk_line *const line = &table->lines[index];
-            /* SYNC(line-wake) release: a worker that goes to sleep after this sees why it should not. */
-            atomic_store_explicit(&line->wake, 0, memory_order_release);
-            yk_futex_wake(&line->wake, 1, table->scope);
+            yk_table_wake_line(table, line);
             return true;
         }
     }

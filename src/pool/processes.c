@@ -32,28 +32,12 @@ static void worker_entry(void *arg)
 
 /* --- orders --------------------------------------------------------------------------------- */
 
-static enum yk_line_state state_of(struct yk_line *line)
-{
-    /* SYNC(line-state) acquire: the worker's init is over. */
-    return (enum yk_line_state)atomic_load_explicit(&line->state, memory_order_acquire);
-}
-
 static bool state_swap(struct yk_line *line, enum yk_line_state from, enum yk_line_state to)
 {
     uint32_t seen = from;
     /* SYNC(line-state) acq_rel: what was done before the order is seen by the worker. */
     return atomic_compare_exchange_strong_explicit(&line->state, &seen, (uint32_t)to,
                                                    memory_order_acq_rel, memory_order_relaxed);
-}
-
-static void order_stop(struct yk_line *line)
-{
-    /* SYNC(line-state) release: what was done before the order is seen by the worker. */
-    atomic_store_explicit(&line->state, YK_LINE_STOP, memory_order_release);
-    yk_futex_wake(&line->state, 1, YK_SHARED);
-    /* SYNC(line-wake) release: a worker that goes to sleep after this sees why it should not. */
-    atomic_store_explicit(&line->wake, 0, memory_order_release);
-    yk_futex_wake(&line->wake, 1, YK_SHARED);
 }
 
 /* From now on it claims tasks, as soon as it is ready. */
@@ -401,12 +385,12 @@ static int await_ready(struct yoke_pool *pool, uint32_t i)
     struct yk_line *const line = &pool->table.lines[i];
     for (;;) {
         const uint32_t event = yk_pool_event(pool);
-        const enum yk_line_state state = state_of(line);
+        const enum yk_line_state state = yk_line_state_of(line);
         if (state != YK_LINE_STARTING) {
             return state == YK_LINE_PARKED ? 0 : YOKE_EINIT;
         }
         if (yk_pidfd_ended(pool->members[i].pidfd, 0)) {
-            return state_of(line) == YK_LINE_PARKED ? 0 : YOKE_EINIT;
+            return yk_line_state_of(line) == YK_LINE_PARKED ? 0 : YOKE_EINIT;
         }
         (void)yk_futex_wait(&pool->ctl->event, event, yk_clock_ns() + READY_SLICE_NS, YK_SHARED);
     }
@@ -466,7 +450,7 @@ void yk_processes_stop(struct yoke_pool *pool)
     (void)yk_keeper_call(end_watching, pool);
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
         if (pool->members[i].alive) {
-            order_stop(&pool->table.lines[i]);
+            yk_table_stop_line(&pool->table, &pool->table.lines[i]);
         }
     }
     const int64_t until = yk_clock_ns() + STOP_GRACE_NS;

@@ -157,6 +157,12 @@ struct yk_line {
     void *_Atomic note; /* a block on its way to become a result; SYNC(alloc-note) */
 };
 
+static inline enum yk_line_state yk_line_state_of(const struct yk_line *line)
+{
+    /* SYNC(line-state) acquire: sees what was done before the order, or the report, was given. */
+    return (enum yk_line_state)atomic_load_explicit(&line->state, memory_order_acquire);
+}
+
 /* Where the table is. Each side has a copy of its own: the program does not follow pointers, or
  * believe counts, that lie where a worker can write. */
 struct yk_table {
@@ -210,6 +216,10 @@ bool yk_table_looks_empty(const struct yk_table *table);
 bool yk_table_looks_ready(const struct yk_table *table);
 /* Wake one sleeping worker, if any. */
 bool yk_table_wake_one(const struct yk_table *table);
+/* Wake this worker if it sleeps for work, or is about to. */
+void yk_table_wake_line(const struct yk_table *table, struct yk_line *line);
+/* Tell it to end, whatever it waits for. */
+void yk_table_stop_line(const struct yk_table *table, struct yk_line *line);
 /* Tell the program's waiters to look again. */
 void yk_table_announce(const struct yk_table *table);
 

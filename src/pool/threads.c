@@ -15,12 +15,6 @@ static void state_set(struct yk_line *line, enum yk_line_state state)
     atomic_store_explicit(&line->state, state, memory_order_release);
 }
 
-static enum yk_line_state state_of(struct yk_line *line)
-{
-    /* SYNC(line-state) acquire: the worker's init is over. */
-    return (enum yk_line_state)atomic_load_explicit(&line->state, memory_order_acquire);
-}
-
 static void thread_main(void *arg)
 {
     struct yk_member *const member = arg;
@@ -31,7 +25,7 @@ static void thread_main(void *arg)
     member->active = false;
     pool->alive--;
     pool->active--;
-    if (state_of(member->worker.line) != YK_LINE_REFUSED) {
+    if (yk_line_state_of(member->worker.line) != YK_LINE_REFUSED) {
         state_set(member->worker.line, YK_LINE_UNUSED);
     }
     if (!yk_table_looks_empty(&pool->table)) {
@@ -88,7 +82,7 @@ void yk_threads_grow_locked(struct yoke_pool *pool)
         return;
     }
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
-        if (!pool->members[i].alive && state_of(&pool->table.lines[i]) == YK_LINE_UNUSED) {
+        if (!pool->members[i].alive && yk_line_state_of(&pool->table.lines[i]) == YK_LINE_UNUSED) {
             /* No thread to be had now: those there are will do the work. */
             (void)start_locked(pool, i);
             return;
@@ -101,7 +95,7 @@ static int await_ready(struct yoke_pool *pool)
 {
     for (uint32_t i = 0; i < pool->config.workers;) {
         const uint32_t event = yk_pool_event(pool);
-        const enum yk_line_state state = state_of(&pool->table.lines[i]);
+        const enum yk_line_state state = yk_line_state_of(&pool->table.lines[i]);
         if (state == YK_LINE_REFUSED) {
             return YOKE_EINIT;
         }
@@ -133,15 +127,9 @@ static void tell_to_stop_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     pool->stopping = true;
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
-        struct yk_line *const line = &pool->table.lines[i];
-        if (!pool->members[i].alive) {
-            continue;
+        if (pool->members[i].alive) {
+            yk_table_stop_line(&pool->table, &pool->table.lines[i]);
         }
-        state_set(line, YK_LINE_STOP);
-        yk_futex_wake(&line->state, 1, pool->table.scope);
-        /* SYNC(line-wake) release: a worker that goes to sleep after this sees why it should not. */
-        atomic_store_explicit(&line->wake, 0, memory_order_release);
-        yk_futex_wake(&line->wake, 1, pool->table.scope);
     }
 }
 

@@ -152,15 +152,9 @@ void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t wo
 
 /* --- sleeping ------------------------------------------------------------------------------ */
 
-static enum yk_line_state state_of(const struct yk_line *line)
-{
-    /* SYNC(line-state) acquire: sees what was done before the order was given. */
-    return (enum yk_line_state)atomic_load_explicit(&line->state, memory_order_acquire);
-}
-
 static bool has_work_or_stops(struct yoke_worker *worker)
 {
-    return !yk_table_looks_empty(worker->table) || state_of(worker->line) != YK_LINE_ACTIVE;
+    return !yk_table_looks_empty(worker->table) || yk_line_state_of(worker->line) != YK_LINE_ACTIVE;
 }
 
 static bool spin_for_work(struct yoke_worker *worker)
@@ -231,7 +225,7 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
     /* One task after the other: look how many there are. After a sleep: take what has come. */
     bool queue = true;
     for (;;) {
-        if (state_of(worker->line) != YK_LINE_ACTIVE) {
+        if (yk_line_state_of(worker->line) != YK_LINE_ACTIVE) {
             return YOKE_ECLOSED;
         }
         uint64_t word = 0;
@@ -253,7 +247,7 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
 /* A spare sleeps here until it is needed, or told to stop. */
 static void await_order(struct yk_line *line)
 {
-    while (state_of(line) == YK_LINE_PARKED) {
+    while (yk_line_state_of(line) == YK_LINE_PARKED) {
         (void)yk_futex_wait(&line->state, YK_LINE_PARKED, YOKE_FOREVER, line->ctl->table.scope);
     }
 }
@@ -298,7 +292,7 @@ void yk_worker_live(struct yoke_worker *worker)
     const int refused = ctl->worker_init != NULL ? ctl->worker_init(worker->index, ctl->user) : 0;
     report(line, refused != 0);
     await_order(line);
-    if (state_of(line) == YK_LINE_ACTIVE) {
+    if (yk_line_state_of(line) == YK_LINE_ACTIVE) {
         if (ctl->hooks.worker_main != NULL) {
             ctl->hooks.worker_main(worker, ctl->user);
         } else {

@@ -15,7 +15,6 @@
 
 #include "platform/platform.h"
 
-#define NS_PER_MS 1000000LL
 #define FIRST_OTHER_FD 3
 #define CLOSE_BY_HAND_MAX 65536
 
@@ -134,25 +133,13 @@ void yk_epoll_remove(int epoll, int fd)
     errno = saved;
 }
 
-static int wait_ms(int64_t until_ns)
-{
-    if (until_ns == YOKE_FOREVER) {
-        return -1;
-    }
-    const int64_t left = until_ns - yk_clock_ns();
-    if (left <= 0) {
-        return 0;
-    }
-    const int64_t ms = (left + NS_PER_MS - 1) / NS_PER_MS;
-    return ms > INT_MAX ? INT_MAX : (int)ms;
-}
-
 int yk_epoll_wait(int epoll, void **tags, int max, int64_t until_ns)
 {
     enum { BATCH = 64 };
     struct epoll_event events[BATCH];
     const int saved = errno;
-    const int count = epoll_wait(epoll, events, max < BATCH ? max : BATCH, wait_ms(until_ns));
+    const int count =
+        epoll_wait(epoll, events, max < BATCH ? max : BATCH, yk_clock_ms_left(until_ns));
     const int error = count < 0 ? -errno : 0;
     errno = saved;
     for (int i = 0; i < count; i++) {

@@ -22,7 +22,6 @@
 
 #include "platform/platform.h"
 
-#define NS_PER_MS 1000000LL
 #define OOM_STEP 300
 #define OOM_MAX 1000
 #ifndef P_PIDFD
@@ -113,24 +112,11 @@ int yk_pidfd_signal(int pidfd, int signal)
     return rc;
 }
 
-static int poll_ms(int64_t until_ns)
-{
-    if (until_ns == YOKE_FOREVER) {
-        return -1;
-    }
-    const int64_t left = until_ns - yk_clock_ns();
-    if (left <= 0) {
-        return 0;
-    }
-    const int64_t ms = (left + NS_PER_MS - 1) / NS_PER_MS;
-    return ms > INT_MAX ? INT_MAX : (int)ms;
-}
-
 int yk_pidfd_wait(int pidfd, int64_t until_ns)
 {
     const int saved = errno;
     struct pollfd wait = {.fd = pidfd, .events = POLLIN};
-    const int count = poll(&wait, 1, poll_ms(until_ns));
+    const int count = poll(&wait, 1, yk_clock_ms_left(until_ns));
     const int rc = count > 0 ? 0 : count == 0 ? -ETIMEDOUT : -errno;
     errno = saved;
     return rc;
