@@ -73,6 +73,19 @@ typedef struct yoke_pool_config {
                               YOKE_SEED */
     size_t keep_fd_count;
     const yoke_hooks *hooks; /**< for embedders; copied; NULL: none */
+
+    /** Runs on each worker last, unless it is killed or dies; no lock is held. */
+    void (*worker_exit)(unsigned worker, void *user);
+    unsigned tasks_max; /**< processes: a worker ends after that many tasks and parts, and a fresh
+                             one takes its place; 0: never */
+    yoke_limits limits; /**< processes: of each worker */
+    int64_t interrupt_grace_ns; /**< processes: a task that must end (forced cancel, timeout) gets
+                                     SIGINT first, and that long to return; 0: no SIGINT */
+    int64_t terminate_grace_ns; /**< then SIGTERM and SIGCONT, and that long; 0: neither. What is
+                                     left gets SIGKILL */
+    const char *const *argv; /**< YOKE_EXEC: the program and its arguments, ends with NULL; argv[0]
+                                  is looked up in PATH unless it holds a '/' */
+    const char *const *env;  /**< YOKE_EXEC: its environment; NULL: the caller's own */
 } yoke_pool_config;
 
 /** How to run a task, a map, a for or a reduce; zero means default. */

@@ -16,8 +16,19 @@ extern "C" {
 /** Which memory a process starts with. */
 enum {
     YOKE_SNAPSHOT = 0, /**< the program's, as it is at the start of the process or pool */
-    YOKE_SEED = 1      /**< the program's, as it was in yoke_init */
+    YOKE_SEED = 1,     /**< the program's, as it was in yoke_init */
+    YOKE_EXEC = 2      /**< pools only: another program's, started with arguments; see
+                            yoke_image_serve */
 };
+
+/** Limits of one process; zero means none. What goes beyond them is the process's trouble alone. */
+typedef struct yoke_limits {
+    size_t memory_bytes; /**< private memory; beyond it malloc and mmap fail. Where a cgroup v2 can
+                              be written, all memory; beyond it the kernel kills */
+    int64_t cpu_ns;      /**< CPU time, from its start, rounded up to seconds; then SIGXCPU */
+    size_t file_bytes;   /**< of any file it writes; beyond it SIGXFSZ */
+    unsigned files;      /**< open descriptors */
+} yoke_limits;
 
 typedef struct yoke_process yoke_process;
 

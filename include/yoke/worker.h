@@ -49,6 +49,33 @@ typedef struct yoke_hooks {
  */
 YOKE_API YOKE_MUST_CHECK int yoke_worker_next(yoke_worker *worker, int64_t until_ns);
 
+/** What the workers of a YOKE_EXEC pool run; zero means none. */
+typedef struct yoke_image {
+    size_t size; /**< sizeof(yoke_image) */
+    int (*worker_init)(unsigned worker, void *user);
+    void *user;              /**< for worker_init and the hooks: memory of this program */
+    const yoke_hooks *hooks; /**< worker_start, worker_exit, worker_main; NULL: Yoke's own loop */
+} yoke_image;
+
+/** In a program that a pool started (image = YOKE_EXEC): become the image of its workers.
+ *
+ *  The program runs once per pool: it loads what its workers need, then calls this, which does not
+ *  return. Workers are copies of the program as it is then, and children of the one that has the
+ *  pool. The shared heap has the same address in all of them; a task's function is found by the
+ *  library or program file that holds it and its place there, so both must have loaded the same
+ *  file. A pool of C functions needs no hooks.
+ *
+ *  \param ticket  the value of the environment variable YOKE_IMAGE, as the pool set it.
+ *  \param image   NULL for all defaults.
+ *  \return only on failure: -EINVAL (no ticket of a pool), YOKE_EVERSION (another version of Yoke),
+ *          -EEXIST (the heap's address is taken here; the pool will start the program once more),
+ *          -EBUSY (this program has other threads), -ENOMEM, -ECHILD (the pool has gone). Exit then.
+ *
+ *  Threads:    the only one.   Blocks: for as long as the image lives.
+ *  After fork: no.
+ */
+YOKE_API int yoke_image_serve(const char *ticket, const yoke_image *image);
+
 #ifdef __cplusplus
 }
 #endif
