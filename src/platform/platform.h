@@ -36,6 +36,12 @@ enum yk_scope { YK_PRIVATE, YK_SHARED }; /* threads of one process; or any proce
 int yk_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t until_ns, enum yk_scope scope);
 void yk_futex_wake(_Atomic uint32_t *word, int count, enum yk_scope scope);
 
+/* Get ready for yk_barrier_everywhere; false: this machine, or a tool that watches this program,
+ * cannot do it. */
+bool yk_barrier_prepare(void);
+/* A full barrier on every CPU that runs a thread of this process, and here. */
+void yk_barrier_everywhere(void);
+
 /* A hint to the CPU that this is a spin loop. */
 static inline void yk_cpu_relax(void)
 {

@@ -27,9 +27,9 @@ uint32_t yk_pool_event(struct yoke_pool *pool)
 static void look_up(struct yoke_pool *pool, uint32_t event)
 {
     if (yk_pool_event(pool) == event) {
-        yk_mutex_lock(&pool->lock);
+        yk_biased_lock(&pool->lock);
         yk_pool_audit_locked(pool);
-        yk_mutex_unlock(&pool->lock);
+        yk_biased_unlock(&pool->lock);
     }
 }
 
@@ -420,9 +420,9 @@ bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit)
     }
     struct yk_slot spare = {0};
     uint64_t word = 0;
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     struct yk_slot *const slot = claim_for_help_locked(pool, unit, &spare, &word);
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     if (slot == NULL) {
         return false;
     }
@@ -431,9 +431,9 @@ bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit)
     if (slot == &spare) {
         struct yk_answer answer = {0};
         read_answer(pool, slot, &answer);
-        yk_mutex_lock(&pool->lock);
+        yk_biased_lock(&pool->lock);
         yk_unit_settle_locked(pool, unit, &answer);
-        yk_mutex_unlock(&pool->lock);
+        yk_biased_unlock(&pool->lock);
         yk_table_announce(&pool->table);
     }
     return true;

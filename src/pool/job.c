@@ -229,9 +229,9 @@ static int await_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
         if (yk_pool_has_room_locked(pool) || notify_all_locked(pool)) {
             continue;
         }
-        yk_mutex_unlock(&pool->lock);
+        yk_biased_unlock(&pool->lock);
         const int rc = yk_pool_await(pool, event, YOKE_FOREVER);
-        yk_mutex_lock(&pool->lock);
+        yk_biased_lock(&pool->lock);
         if (rc != 0) {
             return rc;
         }
@@ -242,7 +242,7 @@ static int await_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 static int hand_in(struct yoke_pool *pool, yoke_job *job)
 {
     const bool inside = pool->kind == YOKE_THREADS && yk_pool_inside_task(pool);
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     /* A task must not wait for room that only it could make: it does the work itself. */
     const bool full = inside && !yk_pool_has_room_locked(pool);
     int rc = inside ? pool->closed : await_room_locked(pool);
@@ -254,7 +254,7 @@ static int hand_in(struct yoke_pool *pool, yoke_job *job)
         yk_unit_publish_locked(pool, &job->unit);
         yk_pool_collect_some_locked(pool);
     }
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     if (rc == 0 && full) {
         (void)yk_unit_help(pool, &job->unit);
     }
@@ -286,10 +286,10 @@ int yoke_submit(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes, s
         return rc;
     }
     if (pool->kind == YOKE_SERIAL) {
-        yk_mutex_lock(&pool->lock);
+        yk_biased_lock(&pool->lock);
         pool->jobs_made++;
         pool->tasks++;
-        yk_mutex_unlock(&pool->lock);
+        yk_biased_unlock(&pool->lock);
         run_serially(made);
     } else {
         rc = hand_in(pool, made);
@@ -319,7 +319,7 @@ static bool look_at(yoke_job *job, uint32_t *event)
         return true;
     }
     struct yoke_pool *const pool = job->pool;
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     yk_unit_poll_locked(pool, &job->unit);
     if (!job_ended(job)) {
         *event = yk_pool_event(pool);
@@ -327,7 +327,7 @@ static bool look_at(yoke_job *job, uint32_t *event)
             yk_unit_poll_locked(pool, &job->unit);
         }
     }
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     return job_ended(job);
 }
 
@@ -527,9 +527,9 @@ int yoke_job_cancel(yoke_job *job, int force)
     if (job_ended(job)) {
         return -EALREADY;
     }
-    yk_mutex_lock(&job->pool->lock);
+    yk_biased_lock(&job->pool->lock);
     rc = cancel_locked(job->pool, job, force != 0);
-    yk_mutex_unlock(&job->pool->lock);
+    yk_biased_unlock(&job->pool->lock);
     return rc;
 }
 
@@ -541,10 +541,10 @@ void yoke_job_release(yoke_job *job)
     struct yoke_pool *const pool = job->pool;
     bool over = job_ended(job);
     if (!over) {
-        yk_mutex_lock(&pool->lock);
+        yk_biased_lock(&pool->lock);
         over = job_ended(job);
         job->released = true; /* if it is not over, its end frees it */
-        yk_mutex_unlock(&pool->lock);
+        yk_biased_unlock(&pool->lock);
     }
     if (over) {
         free_job(job);

@@ -269,6 +269,7 @@ int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
     made->config = settings;
     made->hooks = hooks;
     made->backlog_end = &made->backlog;
+    yk_biased_init(&made->lock);
     rc = made->kind == YOKE_SERIAL ? 0 : start_engine(made);
     if (rc != 0) {
         free_parts(made);
@@ -293,9 +294,9 @@ void yk_pool_job_gone(struct yoke_pool *pool)
  * those that were not, and the last of them frees the pool. */
 static void free_after_last_job(struct yoke_pool *pool)
 {
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     const int64_t made = pool->jobs_made;
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     /* SYNC(pool-jobs) acq_rel: as above. */
     if (atomic_fetch_add_explicit(&pool->jobs_left, made, memory_order_acq_rel) + made == 0) {
         free(pool);
@@ -318,9 +319,9 @@ static bool drain(struct yoke_pool *pool, int64_t until_ns)
 {
     for (;;) {
         const uint32_t event = yk_pool_event(pool);
-        yk_mutex_lock(&pool->lock);
+        yk_biased_lock(&pool->lock);
         const bool over = drained_locked(pool);
-        yk_mutex_unlock(&pool->lock);
+        yk_biased_unlock(&pool->lock);
         if (over) {
             return true;
         }
@@ -334,7 +335,7 @@ static bool drain(struct yoke_pool *pool, int64_t until_ns)
 /* Nothing begins any more; what runs is told, or killed. */
 static void stop_work(struct yoke_pool *pool)
 {
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     pool->stopping = true;
     yk_pool_revoke_all_locked(pool);
     if (pool->kind == YOKE_PROCESSES) {
@@ -345,7 +346,7 @@ static void stop_work(struct yoke_pool *pool)
             yk_unit_cancel_locked(pool, pool->units[i]);
         }
     }
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
 }
 
 static int end_work(struct yoke_pool *pool, int64_t until_ns)
@@ -368,9 +369,9 @@ int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
         return -EDEADLK;
     }
     if (pool->kind != YOKE_SERIAL) {
-        yk_mutex_lock(&pool->lock);
+        yk_biased_lock(&pool->lock);
         pool->closed = pool->closed != 0 ? pool->closed : YOKE_ECLOSED;
-        yk_mutex_unlock(&pool->lock);
+        yk_biased_unlock(&pool->lock);
         rc = end_work(pool, until_ns);
         if (rc == -EBUSY) {
             return rc;
@@ -400,7 +401,7 @@ int yoke_pool_stats_get(yoke_pool *pool, yoke_pool_stats *stats)
         return rc;
     }
     const size_t given = out.size;
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     out = (yoke_pool_stats){
         .size = given,
         .kind = pool->kind,
@@ -411,7 +412,7 @@ int yoke_pool_stats_get(yoke_pool *pool, yoke_pool_stats *stats)
         .started = pool->started,
         .died = pool->died,
     };
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     memcpy(stats, &out, yk_min(given, sizeof out));
     return 0;
 }
@@ -423,7 +424,7 @@ int yoke_pool_worker_ids(yoke_pool *pool, int *pids, size_t capacity)
         return rc;
     }
     int count = 0;
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     for (uint32_t i = 0; pool->kind == YOKE_PROCESSES && i < pool->table.line_count; i++) {
         const struct yk_member *const member = &pool->members[i];
         if (!member->alive || !member->active) {
@@ -434,6 +435,6 @@ int yoke_pool_worker_ids(yoke_pool *pool, int *pids, size_t capacity)
         }
         count++;
     }
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     return count;
 }

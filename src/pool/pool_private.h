@@ -13,7 +13,7 @@
 #include "pool/worker.h"
 #include "process/keeper.h"
 #include "process/template.h"
-#include "sync/mutex.h"
+#include "sync/biased.h"
 #include "sync/waiting.h"
 
 #define YK_NO_SLOT UINT32_MAX
@@ -97,7 +97,7 @@ struct yoke_pool {
     int *keep_fds; /* our copy of config.keep_fds */
     uint32_t waiter_spins;
     _Atomic int64_t jobs_left; /* minus the jobs released; see yk_pool_job_gone */
-    yk_mutex lock;             /* order: pool, then heap */
+    yk_biased lock;            /* order: pool, then heap */
     /* under lock */
     struct yk_unit *units[YK_TABLE_SLOTS]; /* in the table; NULL: the slot is free */
     uint64_t tail;

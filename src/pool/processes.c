@@ -112,7 +112,7 @@ static int start_member(struct yoke_pool *pool, uint32_t index)
         yk_heap_recover(owner);
         return YOKE_EINIT; /* dead, and reaped by the program, before we could look */
     }
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     member->pool = pool;
     member->owner = owner;
     member->pid = pid;
@@ -122,7 +122,7 @@ static int start_member(struct yoke_pool *pool, uint32_t index)
     member->condemned = false;
     pool->alive++;
     pool->started++;
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     return 0;
 }
 
@@ -194,9 +194,9 @@ static void on_death(void *arg)
     struct yk_member *const member = arg;
     struct yoke_pool *const pool = member->pool;
     yk_keeper_unwatch(&member->watch);
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     bury_locked(pool, member);
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     refill(pool);
 }
 
@@ -209,18 +209,18 @@ static int watch(struct yk_member *member)
 static void note_start_failure(struct yoke_pool *pool)
 {
     pool->start_failures++;
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     if (pool->alive == 0 && pool->start_failures > START_FAILURES_MAX && !pool->stopping) {
         break_pool_locked(pool);
     }
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
 }
 
 static bool is_missing(struct yoke_pool *pool, const struct yk_member *member)
 {
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     const bool missing = !member->alive && !pool->stopping && !pool->condemning;
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     return missing;
 }
 
@@ -237,18 +237,18 @@ static void refill(struct yoke_pool *pool)
             rc = -ENOMEM;
             yk_pidfd_signal(member->pidfd, yk_signal_kill());
             (void)yk_pidfd_ended(member->pidfd, YOKE_FOREVER);
-            yk_mutex_lock(&pool->lock);
+            yk_biased_lock(&pool->lock);
             bury_locked(pool, member);
-            yk_mutex_unlock(&pool->lock);
+            yk_biased_unlock(&pool->lock);
         }
         if (rc != 0) {
             note_start_failure(pool);
             return;
         }
         pool->start_failures = 0;
-        yk_mutex_lock(&pool->lock);
+        yk_biased_lock(&pool->lock);
         promote_spare_locked(pool);
-        yk_mutex_unlock(&pool->lock);
+        yk_biased_unlock(&pool->lock);
     }
 }
 
@@ -256,28 +256,28 @@ static void refill(struct yoke_pool *pool)
 
 static bool is_complete(struct yoke_pool *pool)
 {
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     const bool complete = pool->stopping || pool->alive == pool->table.line_count;
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     return complete;
 }
 
 /* The keeper looks up again at the sooner of what it knew and `at`. */
 static int64_t look_up_by(struct yoke_pool *pool, int64_t at)
 {
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     pool->next_tick_ns = at < pool->next_tick_ns ? at : pool->next_tick_ns;
     const int64_t next = pool->next_tick_ns;
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     return next;
 }
 
 static int64_t tick(void *arg, int64_t now_ns)
 {
     struct yoke_pool *const pool = arg;
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     pool->next_tick_ns = yk_watchdog_look_locked(pool, now_ns);
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     if (!is_complete(pool)) {
         refill(pool);
     }
@@ -406,11 +406,11 @@ static int begin_watching(void *arg)
             return rc;
         }
     }
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     for (uint32_t i = 0; i < pool->config.workers; i++) {
         activate_locked(pool, i);
     }
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     pool->ticker = (struct yk_ticker){.tick = tick, .arg = pool};
     yk_keeper_add_ticker(&pool->ticker); /* its first tick makes the spare */
     return 0;
@@ -420,9 +420,9 @@ static int begin_watching(void *arg)
 static int end_watching(void *arg)
 {
     struct yoke_pool *const pool = arg;
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     pool->stopping = true;
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
         struct yk_member *const member = &pool->members[i];
         if (member->alive && member->watch.ready != NULL) {

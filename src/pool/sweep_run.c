@@ -195,12 +195,12 @@ static void hand_out(struct yk_sweep_run *run)
             }
             continue;
         }
-        yk_mutex_lock(&pool->lock);
+        yk_biased_lock(&pool->lock);
         const int closed = pool->stopping ? pool->closed : 0;
         if (closed == 0) {
             yk_unit_publish_locked(pool, &part->unit);
         }
-        yk_mutex_unlock(&pool->lock);
+        yk_biased_unlock(&pool->lock);
         if (closed != 0) {
             yk_sweep_cancel_items(run, part->piece.begin, part->piece.count);
             run->rc = closed;
@@ -218,13 +218,13 @@ static void stop(struct yk_sweep_run *run, int rc)
     if (run->rc == 0) {
         run->rc = rc;
     }
-    yk_mutex_lock(&run->pool->lock);
+    yk_biased_lock(&run->pool->lock);
     for (unsigned i = 0; i < run->part_count; i++) {
         if (run->parts[i].out_now && !yk_unit_revoke_locked(run->pool, &run->parts[i].unit)) {
             yk_unit_cancel_locked(run->pool, &run->parts[i].unit);
         }
     }
-    yk_mutex_unlock(&run->pool->lock);
+    yk_biased_unlock(&run->pool->lock);
 }
 
 static void report(struct yk_sweep_run *run)
@@ -238,10 +238,10 @@ static void report(struct yk_sweep_run *run)
 
 static bool poll_part(struct yk_sweep_run *run, struct yk_sweep_part *part)
 {
-    yk_mutex_lock(&run->pool->lock);
+    yk_biased_lock(&run->pool->lock);
     yk_unit_poll_locked(run->pool, &part->unit);
     const bool over = part->unit.state == YK_UNIT_ENDED;
-    yk_mutex_unlock(&run->pool->lock);
+    yk_biased_unlock(&run->pool->lock);
     return over;
 }
 
@@ -282,13 +282,13 @@ static bool help(struct yk_sweep_run *run)
 static bool ask_for_wakes(struct yk_sweep_run *run)
 {
     bool over = false;
-    yk_mutex_lock(&run->pool->lock);
+    yk_biased_lock(&run->pool->lock);
     for (unsigned i = 0; i < run->part_count; i++) {
         if (run->parts[i].out_now) {
             over = yk_unit_notify_locked(run->pool, &run->parts[i].unit) || over;
         }
     }
-    yk_mutex_unlock(&run->pool->lock);
+    yk_biased_unlock(&run->pool->lock);
     return over;
 }
 
@@ -405,9 +405,9 @@ static int conclude(struct yk_sweep_run *run)
     if (run->failed && run->sweep->options.failure != NULL) {
         *run->sweep->options.failure = run->failure;
     }
-    yk_mutex_lock(&run->pool->lock);
+    yk_biased_lock(&run->pool->lock);
     const int closed = run->pool->stopping ? run->pool->closed : 0;
-    yk_mutex_unlock(&run->pool->lock);
+    yk_biased_unlock(&run->pool->lock);
     if (run->rc == -ECANCELED && closed != 0) {
         return closed; /* it was the pool that cancelled us */
     }

@@ -20,7 +20,7 @@ static void thread_main(void *arg)
     struct yk_member *const member = arg;
     struct yoke_pool *const pool = member->pool;
     yk_worker_live(&member->worker);
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     member->alive = false;
     member->active = false;
     pool->alive--;
@@ -32,7 +32,7 @@ static void thread_main(void *arg)
         yk_threads_grow_locked(pool);
     }
     yk_table_announce(&pool->table);
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
 }
 
 /* The thread that had the line before has left the lock for good, or it is the calling one, which
@@ -111,11 +111,11 @@ static int await_ready(struct yoke_pool *pool)
 int yk_threads_start(struct yoke_pool *pool)
 {
     int rc = 0;
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     for (uint32_t i = 0; i < pool->config.workers && rc == 0; i++) {
         rc = start_locked(pool, i);
     }
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     rc = rc == 0 ? await_ready(pool) : rc;
     if (rc != 0) {
         (void)yk_threads_stop(pool, YOKE_FOREVER);
@@ -135,17 +135,17 @@ static void tell_to_stop_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 
 static bool all_ended(struct yoke_pool *pool)
 {
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     const bool ended = pool->alive == 0;
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     return ended;
 }
 
 bool yk_threads_stop(struct yoke_pool *pool, int64_t until_ns)
 {
-    yk_mutex_lock(&pool->lock);
+    yk_biased_lock(&pool->lock);
     tell_to_stop_locked(pool);
-    yk_mutex_unlock(&pool->lock);
+    yk_biased_unlock(&pool->lock);
     for (;;) {
         const uint32_t event = yk_pool_event(pool);
         if (all_ended(pool)) {

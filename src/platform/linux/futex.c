@@ -3,10 +3,12 @@
  *
  * Idea: FUTEX_WAIT_BITSET takes an absolute deadline, so a wait that is interrupted and called
  * again does not grow longer. A wake that finds nobody costs a system call: callers check first.
+ * And membarrier, for who wants a barrier on the other side only.
  */
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,4 +39,29 @@ void yk_futex_wake(_Atomic uint32_t *word, int count, enum yk_scope scope)
     const int saved = errno;
     syscall(SYS_futex, word, operation, count, NULL, NULL, 0);
     errno = saved;
+}
+
+static long membarrier(int command)
+{
+    const int saved = errno;
+    const long rc = syscall(SYS_membarrier, command, 0, 0);
+    errno = saved;
+    return rc;
+}
+
+bool yk_barrier_prepare(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    return false; /* it does not know that such a barrier orders anything */
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+    return false;
+#endif
+#endif
+    return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
+}
+
+void yk_barrier_everywhere(void)
+{
+    (void)membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
 }

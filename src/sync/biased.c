@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ * biased.c - the long way into a biased lock.   Room: sync.
+ *
+ * Argument. The favourite F writes `inside`, then reads `claimed`; a stranger S, who has the
+ * mutex, writes `claimed`, then reads `inside`. Were both reads to come too early, both would
+ * enter. S has a full barrier run on F's CPU in between: if F's store came before it, S sees it
+ * and waits; if it came after, F's load does too, sees `claimed`, and F goes the long way. F
+ * inside keeps S waiting; S claiming keeps F, by the mutex, waiting. Strangers among each other
+ * have the mutex. F by the long way holds the mutex too and needs no claim: nobody else is F.
+ *
+ * A barrier costs microseconds, so a lock that many threads use loses its favourite: `claimed`
+ * then stays 1 for ever, and F, who may just be on its way in by the short way, goes the long one.
+ */
+#include "sync/biased.h"
+
+#define SPINS 200
+#define LOOK_NS 200000LL /* the favourite does not wake who waits for it: it looks that often */
+#define STRANGERS_FEW 16
+#define USES_PER_STRANGER 256 /* a barrier costs about as much as so many uses save */
+
+_Thread_local char yk_biased_mark;
+
+void yk_biased_init(yk_biased *lock)
+{
+    if (yk_barrier_prepare()) {
+        /* relaxed: nobody else knows the lock yet. */
+        atomic_store_explicit(&lock->favourite, yk_biased_self(), memory_order_relaxed);
+    }
+}
+
+static void await_favourite(yk_biased *lock)
+{
+    for (int i = 0;; i++) {
+        /* SYNC(biased) acquire: 0: sees what the favourite wrote. */
+        if (atomic_load_explicit(&lock->inside, memory_order_acquire) == 0) {
+            return;
+        }
+        if (i < SPINS) {
+            yk_cpu_relax();
+        } else {
+            (void)yk_futex_wait(&lock->inside, 1, yk_clock_ns() + LOOK_NS, YK_PRIVATE);
+        }
+    }
+}
+
+static bool costs_too_much(const yk_biased *lock)
+{
+    return lock->strangers >= STRANGERS_FEW && lock->uses < lock->strangers * USES_PER_STRANGER;
+}
+
+static void enter_as_stranger(yk_biased *lock)
+{
+    /* SYNC(biased) seq_cst: before the barrier, and `inside` is read after it. */
+    atomic_store_explicit(&lock->claimed, 1, memory_order_seq_cst);
+    yk_barrier_everywhere();
+    await_favourite(lock);
+    lock->strangers++;
+    if (costs_too_much(lock)) {
+        /* relaxed: the favourite learns it from `claimed`, which stays. */
+        atomic_store_explicit(&lock->favourite, 0, memory_order_relaxed);
+    }
+}
+
+void yk_biased_lock_slow(yk_biased *lock) YK_NO_LOCK_ANALYSIS
+{
+    const bool favourite = yk_biased_is_favourite(lock);
+    if (favourite) {
+        /* SYNC(biased) release: we were not in; whoever waits for us may go on. */
+        atomic_store_explicit(&lock->inside, 0, memory_order_release);
+    }
+    yk_mutex_lock(&lock->mutex);
+    /* relaxed: changed under the mutex only. */
+    if (!favourite && atomic_load_explicit(&lock->favourite, memory_order_relaxed) != 0) {
+        enter_as_stranger(lock);
+    }
+}
+
+void yk_biased_unlock_slow(yk_biased *lock) YK_NO_LOCK_ANALYSIS
+{
+    /* relaxed: changed under the mutex, which we hold, only. */
+    if (atomic_load_explicit(&lock->favourite, memory_order_relaxed) != 0) {
+        /* SYNC(biased) release: publishes what was written under the lock to the favourite. */
+        atomic_store_explicit(&lock->claimed, 0, memory_order_release);
+    }
+    yk_mutex_unlock(&lock->mutex);
+}
