@@ -82,6 +82,7 @@ struct yk_heap {
     size_t first;   /* read-only after open: chunks below hold the words */
     size_t count;   /* read-only after open: chunks in the mapping */
     size_t bytes;   /* read-only after open */
+    struct yk_shared_object object; /* read-only after open; in a worker none */
     struct yk_heap_shared *_Atomic base;
     _Atomic uint32_t owners;          /* numbers given out */
     size_t cursor;                    /* under lock: where the next scan starts */

@@ -77,10 +77,10 @@ static int open_locked(struct yk_heap *heap) YK_REQUIRES(heap->lock)
     }
     void *base = NULL;
     size_t bytes = reserve_bytes();
-    int rc = yk_map_shared(bytes, &base);
+    int rc = yk_map_shared(bytes, &base, &heap->object);
     while (rc != 0 && bytes > RESERVE_BYTES_MIN) {
         bytes /= 2;
-        rc = yk_map_shared(bytes, &base);
+        rc = yk_map_shared(bytes, &base, &heap->object);
     }
     if (rc != 0) {
         return rc == -EMFILE || rc == -ENFILE ? rc : -ENOMEM;
@@ -103,6 +103,11 @@ int yk_heap_open(void)
     const int rc = open_locked(heap);
     yk_mutex_unlock(&heap->lock);
     return rc;
+}
+
+bool yk_heap_is_open(void)
+{
+    return heap_if_open() != NULL;
 }
 
 uint32_t yk_heap_new_owner(void)
@@ -128,10 +133,20 @@ int yk_heap_export(struct yk_heap_handle *handle)
     return rc;
 }
 
+int yk_heap_object(struct yk_shared_object *object)
+{
+    const int rc = yk_heap_open();
+    if (rc == 0) {
+        *object = heap_get()->object;
+    }
+    return rc != 0 || yk_shared_object_is(object) ? rc : -EBADF;
+}
+
 void yk_heap_import(const struct yk_heap_handle *handle, uint32_t owner)
 {
     struct yk_heap *const heap = heap_get();
     if (heap != NULL) {
+        heap->object.fd = -1;
         adopt(heap, handle->base, handle->bytes, owner);
     }
 }

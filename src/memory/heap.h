@@ -41,6 +41,11 @@ uint32_t yk_heap_new_owner(void);
 int yk_heap_export(struct yk_heap_handle *handle);
 void yk_heap_import(const struct yk_heap_handle *handle, uint32_t owner);
 
+/* For a program that is started by exec: the object behind the heap. -EBADF: the program closed its
+ * descriptor. */
+int yk_heap_object(struct yk_shared_object *object);
+bool yk_heap_is_open(void);
+
 /* The owner is dead (its exit is confirmed): chunks it was taking or giving back become free,
  * chunks it took small blocks from may be taken over. What it handed out stays. Idempotent. */
 void yk_heap_recover(uint32_t owner);

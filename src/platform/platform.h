@@ -67,9 +67,23 @@ size_t yk_address_space_limit(void);
 
 /* A private zeroed mapping. */
 int yk_map_private(size_t bytes, void **start);
-/* A nameless shared memory object of bytes, mapped where the kernel likes, not in core dumps.
- * The object cannot be resized, so no access inside the mapping can fault for its size. */
-int yk_map_shared(size_t bytes, void **start);
+
+/* A nameless shared memory object: its descriptor, and how to know that it still is one of it. */
+struct yk_shared_object {
+    int fd; /* close-on-exec, with a high number; -1: none */
+    uint64_t device, inode;
+};
+/* A new object of bytes, mapped in a quiet zone of the address space if it can be, not in core
+ * dumps. It cannot be resized, so no access inside the mapping can fault for its size. */
+int yk_map_shared(size_t bytes, void **start, struct yk_shared_object *object);
+/* Nobody closed the descriptor, or opened something else in its place. */
+bool yk_shared_object_is(const struct yk_shared_object *object);
+/* Map it in another program, at that very address: -EEXIST where something is in the way, -EINVAL
+ * when it is no such object. */
+int yk_map_shared_at(const struct yk_shared_object *object, size_t bytes, void *at);
+/* Write into it without mapping it. */
+void yk_shared_object_write(const struct yk_shared_object *object, size_t at, const void *data,
+                            size_t bytes);
 void yk_unmap(void *start, size_t bytes);
 
 /* A small zeroed area that is zero again in every child made by fork, so state in it is never

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "platform/platform.h"
@@ -25,10 +26,10 @@ size_t yk_address_space_limit(void)
     return none ? SIZE_MAX : (size_t)limit.rlim_cur;
 }
 
-static int map(size_t bytes, int flags, int fd, void **start)
+static int map(void *hint, size_t bytes, int flags, int fd, void **start)
 {
     const int saved = errno;
-    void *const at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    void *const at = mmap(hint, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
     const int error = at == MAP_FAILED ? -errno : 0;
     errno = saved;
     if (error == 0) {
@@ -39,7 +40,58 @@ static int map(size_t bytes, int flags, int fd, void **start)
 
 int yk_map_private(size_t bytes, void **start)
 {
-    return map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, start);
+    return map(NULL, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, start);
+}
+
+/* A quiet zone: between the low programs and the heaps and libraries at the top, clear of what
+ * sanitizers use. Another program can map the object at the same address then, however the kernel
+ * lays it out. Where there is no such address, or the zone is taken, the kernel chooses. */
+#define QUIET_ZONE ((uintptr_t)0x200000000000)
+#define QUIET_STEP ((uintptr_t)1 << 41)
+#define QUIET_PLACES 4U
+
+static int map_quietly(size_t bytes, int fd, void **start)
+{
+    const int flags = MAP_SHARED | MAP_NORESERVE;
+    for (unsigned i = 0; i < QUIET_PLACES; i++) {
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr): an address of our choice is the point. */
+        void *const hint = (void *)(QUIET_ZONE + i * QUIET_STEP);
+        const int rc = map(hint, bytes, flags, fd, start);
+        if (rc != 0 || *start == hint) {
+            return rc;
+        }
+        yk_unmap(*start, bytes);
+    }
+    return map(NULL, bytes, flags, fd, start);
+}
+
+/* Out of the way of a program that counts its descriptors or wants the low ones; not so high
+ * that the kernel's table of them becomes large. The caller's own if there is no room. */
+#define FD_ROOM 32U
+#define FD_LIMIT_MAX 1024U
+
+static int move_up(int fd)
+{
+    struct rlimit limit;
+    const bool known = getrlimit(RLIMIT_NOFILE, &limit) == 0;
+    const rlim_t top = known && limit.rlim_cur < FD_LIMIT_MAX ? limit.rlim_cur : FD_LIMIT_MAX;
+    const int moved = top > 2 * FD_ROOM ? fcntl(fd, F_DUPFD_CLOEXEC, (int)(top - FD_ROOM)) : -1;
+    if (moved < 0) {
+        return fd;
+    }
+    close(fd);
+    return moved;
+}
+
+static int note_object(int fd, struct yk_shared_object *object)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0) {
+        return -errno;
+    }
+    *object = (struct yk_shared_object){
+        .fd = fd, .device = (uint64_t)info.st_dev, .inode = (uint64_t)info.st_ino};
+    return 0;
 }
 
 /* A file over RLIMIT_FSIZE raises SIGXFSZ before it fails: look first. */
@@ -50,25 +102,71 @@ static bool size_is_allowed(size_t bytes)
            bytes <= limit.rlim_cur;
 }
 
-int yk_map_shared(size_t bytes, void **start)
+static const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+int yk_map_shared(size_t bytes, void **start, struct yk_shared_object *object)
 {
     if (!size_is_allowed(bytes)) {
         return -EFBIG;
     }
     const int saved = errno;
-    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-    const int fd = memfd_create("yoke", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create("yoke", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     const bool made =
         fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 && fcntl(fd, F_ADD_SEALS, seals) == 0;
-    const int error = made ? map(bytes, MAP_SHARED | MAP_NORESERVE, fd, start) : -errno;
-    if (error == 0) {
+    int rc = made ? map_quietly(bytes, fd, start) : -errno;
+    if (rc == 0) {
         madvise(*start, bytes, MADV_DONTDUMP);
+        fd = move_up(fd);
+        rc = note_object(fd, object);
+        if (rc != 0) {
+            munmap(*start, bytes);
+        }
     }
-    if (fd >= 0) {
+    if (rc != 0 && fd >= 0) {
         close(fd);
     }
     errno = saved;
-    return error;
+    return rc;
+}
+
+bool yk_shared_object_is(const struct yk_shared_object *object)
+{
+    const int saved = errno;
+    struct stat info;
+    const bool same = object->fd >= 0 && fstat(object->fd, &info) == 0 &&
+                      (uint64_t)info.st_dev == object->device &&
+                      (uint64_t)info.st_ino == object->inode;
+    errno = saved;
+    return same;
+}
+
+int yk_map_shared_at(const struct yk_shared_object *object, size_t bytes, void *at)
+{
+    const int saved = errno;
+    struct stat info;
+    const bool sound = fcntl(object->fd, F_GET_SEALS) == seals && fstat(object->fd, &info) == 0 &&
+                       (uint64_t)info.st_size == bytes;
+    void *start = NULL;
+    int rc =
+        sound ? map(at, bytes, MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, object->fd, &start)
+              : -EINVAL;
+    if (rc == 0 && start != at) { /* an emulator that does not know the flag */
+        munmap(start, bytes);
+        rc = -EEXIST;
+    }
+    if (rc == 0) {
+        madvise(at, bytes, MADV_DONTDUMP);
+    }
+    errno = saved;
+    return rc;
+}
+
+void yk_shared_object_write(const struct yk_shared_object *object, size_t at, const void *data,
+                            size_t bytes)
+{
+    const int saved = errno;
+    (void)!pwrite(object->fd, data, bytes, (off_t)at);
+    errno = saved;
 }
 
 void yk_unmap(void *start, size_t bytes)
