@@ -29,6 +29,7 @@ static yoke_job *submit(struct stepkill *s)
 {
     struct births *b = s->state;
     yoke_job *job = NULL;
+    s->begun++;
     count_set(b->starts, 0);
     CHECK_RC(yoke_submit(s->pool, run_task, &b->starts, sizeof b->starts, 8, NULL, &job), 0);
     return job;
@@ -42,6 +43,8 @@ static void must_end_well(struct stepkill *s, yoke_job *job)
     MUST(yoke_wait(job, yoke_in_ms(STEPKILL_END_MS)) == 0, "I9 a job ends, in time");
     stepkill_ended(s);
     CHECK_RC(yoke_job_result(job, &outcome, &out, NULL), 0);
+    s->over++;
+    s->doubled += count_get(b->starts) > 1;
     MUST(outcome.kind == YOKE_OK && outcome.attempts == 1,
          "I2 a job that nobody began is not lost");
     MUST(out && *(const int64_t *)out == 42, "I3 the result is complete");
@@ -135,9 +138,7 @@ static void births(const char *name, enum what what)
     MUST(count_children() == children, "I6 no process is left");
     stepkill_heap_is_whole();
     check_pool_works(s.pool);
-    fprintf(stderr, "    %s: %lu points, slowest end %" PRId64 " us, %" PRId64 " ms\n", name,
-            s.points, s.slowest_ns / 1000, (yoke_now_ns() - from) / 1000000);
-    stepkill_now = NULL;
+    stepkill_report(&s, from);
     end_pool(s.pool);
     yoke_shared_free(b.starts);
 }
@@ -160,5 +161,6 @@ int main(int argc, char **argv)
     RUN(a_newborn_dies);
     RUN(a_newborn_steps_in);
     usage_check(before, 20);
+    stepkill_summary();
     return 0;
 }

@@ -103,6 +103,7 @@ static int all_handed_out(yoke_pool *pool)
 static void begin(struct stepkill *s)
 {
     struct sweeps *w = s->state;
+    s->begun++;
     memset(w->tally, 0, sizeof *w->tally);
     memset(w->outcomes, 0xee, sizeof w->outcomes);
     memset(w->out, 0xee, ITEMS * 8);
@@ -131,13 +132,14 @@ static void judge_item(struct stepkill *s, size_t i, const yoke_outcome *o)
     const long starts = count_get(&w->tally->starts[i]), ends = count_get(&w->tally->ends[i]);
     const int bad = w->sweep->fails && i == BAD_ITEM;
     MUST(o->item == i, "an outcome names its item");
+    s->doubled += (unsigned long)(starts > (long)o->attempts);
     MUST(starts <= (long)o->attempts, "I1 an item runs no more often than its outcome tells");
     MUST(o->attempts >= 1 && o->attempts <= s->retries + 1, "I1 no more starts than asked for");
     MUST(ends <= starts, "the counters make sense");
     if (o->kind == YOKE_CRASHED) {
         MUST(s->killed, "I1 crashed is what was killed");
         MUST(s->retries == 0, "I1 an item with a retry left is not lost");
-        MUST(o->signal == SIGKILL, "I1 the signal is told");
+        MUST(o->signal == SIGKILL || s->by_copy, "I1 the signal is told");
         MUST(s->mark > 0, "I2 who was killed before the claim took no item along");
         MUST(i <= FIRST_PART, "I2 an item that had not begun is not lost");
         return;
@@ -208,6 +210,7 @@ static void judge(struct stepkill *s)
     while (!count_get(&w->over) && yoke_now_ns() < until)
         breathe();
     MUST(count_get(&w->over), "I9 the call ends, in time");
+    s->over++;
     stepkill_ended(s);
     CHECK_EQ(pthread_join(w->caller, NULL), 0);
     if (w->sweep->kind == MAP)
@@ -312,5 +315,6 @@ int main(int argc, char **argv)
     RUN(a_range_of_a_for);
     RUN(a_range_of_a_reduce);
     usage_check(before, 20);
+    stepkill_summary();
     return 0;
 }
