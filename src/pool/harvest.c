@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * harvest.c - what a part that ended means for the items of its sweep.   Room: pool.
  *
- * Each item ends exactly once: with its part, or as the one its worker died with, or cancelled
- * before it began. What a dead worker's part did not come to is a piece to hand out again.
+ * flight.c reads it; here its items get their results and outcomes, and what it did not come to
+ * goes back to the pieces.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -62,7 +62,7 @@ static void copy_out(struct yk_sweep_run *run, struct yk_sweep_part *part, size_
 {
     const struct yk_sweep *const sweep = run->sweep;
     if (part->out_stage != NULL && count != 0) {
-        memcpy(sweep->out + part->piece.begin * sweep->out_bytes, part->out_stage,
+        memcpy(sweep->out + part->leg.piece.begin * sweep->out_bytes, part->out_stage,
                count * sweep->out_bytes);
     }
 }
@@ -70,79 +70,54 @@ static void copy_out(struct yk_sweep_run *run, struct yk_sweep_part *part, size_
 /* The first `count` items ran to their end. */
 static void take_complete(struct yk_sweep_run *run, struct yk_sweep_part *part, size_t count)
 {
-    const struct yk_piece piece = part->piece;
+    const struct yk_piece piece = part->leg.piece;
+    const struct yk_part *const block = part->leg.block;
     copy_out(run, part, count);
     for (size_t k = 0; part->codes != NULL && k < count; k++) {
         set_outcome(run, yk_outcome_of(part->codes[k]), piece.begin + k,
                     k == 0 ? piece.attempts + 1 : 1);
     }
-    const size_t first = part->block->first_failed;
-    if (part->codes == NULL && part->block->failed != 0 && first < count) {
-        set_outcome(run, yk_outcome_of(part->block->first_code), piece.begin + first,
+    const size_t first = block->first_failed;
+    if (part->codes == NULL && block->failed != 0 && first < count) {
+        set_outcome(run, yk_outcome_of(block->first_code), piece.begin + first,
                     first == 0 ? piece.attempts + 1 : 1);
     }
     run->done += count;
 }
 
-static bool may_try_again(const struct yk_sweep_run *run, const struct yk_answer *answer,
-                          unsigned attempts, int verdict)
-{
-    const bool crashed = answer->died && verdict == 0 && run->rc == 0;
-    return crashed && attempts <= run->sweep->options.retries;
-}
-
-/* The worker died with item k begun, or (begun false) between two items. */
-static void take_dead(struct yk_sweep_run *run, struct yk_sweep_part *part, size_t k, bool begun)
-{
-    const struct yk_piece piece = part->piece;
-    const unsigned before = k == 0 ? piece.attempts : 0;
-    take_complete(run, part, k);
-    struct yk_piece rest = {.begin = piece.begin + k, .count = piece.count - k, .attempts = before};
-    if (begun) {
-        rest.attempts = before + 1;
-        if (!may_try_again(run, &part->answer, before + 1, part->unit.verdict)) {
-            set_outcome(run, part->answer.outcome, rest.begin, before + 1);
-            run->done++;
-            rest = (struct yk_piece){.begin = rest.begin + 1, .count = rest.count - 1};
-        }
-    }
-    yk_sweep_give_back(run, rest);
-}
-
 void yk_sweep_take_map(struct yk_sweep_run *run, struct yk_sweep_part *part)
 {
-    const size_t count = part->piece.count;
-    const size_t progress = yk_min(part->answer.progress, count + 1);
-    if (part->answer.died && progress <= count) {
-        take_dead(run, part, progress > 0 ? progress - 1 : 0, progress > 0);
-        return;
+    const struct yk_leg *const leg = &part->leg;
+    const struct yk_reading read = yk_leg_read(leg, run->sweep->options.retries, run->rc != 0);
+    take_complete(run, part, read.complete);
+    if (read.lost) {
+        set_outcome(run, leg->answer.outcome, leg->piece.begin + read.complete, read.attempts);
+        run->done++;
     }
-    /* Taken back before it began, it never ran; cut short by a cancel, it ran in part. */
-    const bool never = !part->answer.died && progress == 0;
-    const size_t ran = never ? 0 : yk_min(part->block->ran, count);
-    take_complete(run, part, ran);
-    if (ran < count) {
-        yk_sweep_cancel_items(run, part->piece.begin + ran, count - ran);
-        if (run->rc == 0) {
-            run->rc = -ECANCELED;
-        }
+    if (read.again) {
+        yk_sweep_give_back(run, read.rest);
+    } else if (read.rest.count != 0) {
+        yk_sweep_cancel_items(run, read.rest.begin, read.rest.count);
+        run->rc = run->rc != 0 ? run->rc : -ECANCELED;
     }
 }
 
 void yk_sweep_take_range(struct yk_sweep_run *run, struct yk_sweep_part *part)
 {
-    const struct yk_piece piece = part->piece;
-    const bool begun = part->answer.progress > 0;
-    const bool retry =
-        part->answer.died && run->rc == 0 &&
-        (!begun || may_try_again(run, &part->answer, piece.attempts + 1, part->unit.verdict));
+    const struct yk_leg *const leg = &part->leg;
+    const struct yk_piece piece = leg->piece;
+    const bool begun = leg->answer.progress > 0;
+    const bool stopped = run->rc != 0;
+    const bool retry = leg->answer.died && !stopped &&
+                       (!begun || yk_leg_may_try_again(leg, piece.attempts + 1,
+                                                       run->sweep->options.retries, stopped));
     if (retry) {
         yk_sweep_give_back(run,
                            (struct yk_piece){piece.begin, piece.count, piece.attempts + begun});
         return;
     }
     run->done += piece.count;
-    yoke_outcome outcome = part->answer.outcome;
+    yoke_outcome outcome = leg->answer.outcome;
     if (outcome.kind != YOKE_OK) {
         outcome.item = piece.begin;
         outcome.attempts = piece.attempts + begun;

@@ -4,14 +4,7 @@
 #ifndef YK_SWEEP_H
 #define YK_SWEEP_H
 
-#include "pool/pool_private.h"
-
-/* Items begin to begin + count - 1; the first was started `attempts` times before. */
-struct yk_piece {
-    size_t begin;
-    size_t count;
-    unsigned attempts;
-};
+#include "pool/flight.h"
 
 /* fold.c: accumulators of a reduce, merged in order of the items. */
 struct yk_fold {
@@ -23,17 +16,12 @@ struct yk_fold {
 
 /* A part: a piece that is under way, and the buffers it travels in. */
 struct yk_sweep_part {
-    struct yk_unit unit; /* first: a unit of ours is a part */
-    struct yk_sweep_run *run;
-    struct yk_piece piece;
-    struct yk_part *block; /* in memory the workers see; reused from piece to piece */
-    size_t block_bytes;
+    struct yk_leg leg; /* first: a leg of ours is a part */
     int32_t *codes;
     unsigned char *in_stage;
     unsigned char *out_stage;
     void *accumulator;
-    bool out_now;            /* handed out */
-    struct yk_answer answer; /* under the pool's lock until ENDED */
+    struct yk_sweep_part *next; /* of those that are idle */
 };
 
 /* A sweep that is being run; the calling thread's. */
@@ -41,13 +29,12 @@ struct yk_sweep_run {
     const struct yk_sweep *sweep;
     struct yoke_pool *pool;
     bool stage_in, stage_out;
-    const void *context;
     void *context_copy;
     unsigned shares;
     size_t piece_most;
+    struct yk_flight flight;
     struct yk_sweep_part *parts;
-    unsigned part_count;
-    unsigned under_way;
+    struct yk_sweep_part *idle;
     size_t next;             /* first item not cut off yet */
     struct yk_piece *pieces; /* given back by the dead; a stack */
     size_t piece_count;

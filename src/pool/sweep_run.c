@@ -31,36 +31,23 @@ static size_t block_layout(const struct yk_sweep_run *run, size_t count, size_t 
            sweep->accumulator_bytes;
 }
 
-/* The part's block, made larger if it must be; NULL when memory is short. */
-static struct yk_part *block_of(struct yk_sweep_part *part, size_t bytes)
-{
-    if (part->block != NULL && part->block_bytes >= bytes) {
-        return part->block;
-    }
-    yk_pool_free(part->run->pool, part->block);
-    part->block = yk_pool_alloc(part->run->pool, bytes);
-    part->block_bytes = part->block != NULL ? bytes : 0;
-    return part->block;
-}
-
 /* Where the worker finds the first item of the piece: in the caller's array or in our copy. */
-static const void *stage_in(struct yk_sweep_part *part)
+static const void *stage_in(const struct yk_sweep *sweep, struct yk_sweep_part *part)
 {
-    const struct yk_sweep *const sweep = part->run->sweep;
+    const struct yk_piece piece = part->leg.piece;
     if (sweep->in == NULL) {
         return NULL;
     }
-    const unsigned char *const in = sweep->in + part->piece.begin * sweep->in_bytes;
+    const unsigned char *const in = sweep->in + piece.begin * sweep->in_bytes;
     if (part->in_stage == NULL) {
         return in;
     }
-    memcpy(part->in_stage, in, part->piece.count * sweep->in_bytes);
+    memcpy(part->in_stage, in, piece.count * sweep->in_bytes);
     return part->in_stage;
 }
 
-static void *stage_out(struct yk_sweep_part *part)
+static void *stage_out(const struct yk_sweep *sweep, struct yk_sweep_part *part)
 {
-    const struct yk_sweep *const sweep = part->run->sweep;
     if (part->accumulator != NULL) {
         memcpy(part->accumulator, sweep->accumulator, sweep->accumulator_bytes);
         return part->accumulator;
@@ -68,20 +55,20 @@ static void *stage_out(struct yk_sweep_part *part)
     if (part->out_stage != NULL || sweep->out == NULL) {
         return part->out_stage;
     }
-    return sweep->out + part->piece.begin * sweep->out_bytes;
+    return sweep->out + part->leg.piece.begin * sweep->out_bytes;
 }
 
 /* Make the block that a worker reads for this piece. */
-static int stage(struct yk_sweep_part *part)
+static int stage(struct yk_sweep_run *run, struct yk_sweep_part *part)
 {
-    struct yk_sweep_run *const run = part->run;
     const struct yk_sweep *const sweep = run->sweep;
-    const struct yk_piece piece = part->piece;
+    struct yk_leg *const leg = &part->leg;
+    const struct yk_piece piece = leg->piece;
     size_t codes_at = 0;
     size_t in_at = 0;
     size_t out_at = 0;
     const size_t bytes = block_layout(run, piece.count, &codes_at, &in_at, &out_at);
-    struct yk_part *const block = block_of(part, bytes);
+    struct yk_part *const block = yk_leg_block(run->pool, leg, bytes);
     if (block == NULL) {
         return -ENOMEM;
     }
@@ -96,8 +83,8 @@ static int stage(struct yk_sweep_part *part)
     *block = (struct yk_part){
         .fn = sweep->fn,
         .range_fn = sweep->range_fn,
-        .in = stage_in(part),
-        .out = stage_out(part),
+        .in = stage_in(sweep, part),
+        .out = stage_out(sweep, part),
         .in_bytes = sweep->in_bytes,
         .out_bytes = sweep->out_bytes,
         .codes = part->codes,
@@ -106,28 +93,12 @@ static int stage(struct yk_sweep_part *part)
         .timeout_ns = sweep->options.timeout_ns,
         .first_failed = UINT32_MAX,
     };
-    part->unit.started_ns = &block->started_ns;
-    part->unit.items = sweep->fn != NULL ? (uint32_t)piece.count : 0;
+    leg->unit.started_ns = &block->started_ns;
+    leg->unit.items = sweep->fn != NULL ? (uint32_t)piece.count : 0;
     return 0;
 }
 
-/* --- in and out of the table ---------------------------------------------------------------- */
-
-static void fill(struct yk_unit *unit, struct yk_slot *slot)
-{
-    const struct yk_sweep_part *const part = (const struct yk_sweep_part *)unit;
-    slot->op = part->run->sweep->fn != NULL ? YK_OP_MAP : YK_OP_RANGE;
-    slot->flags = unit->timeout_ns != 0 ? YK_FLAG_TIMED : 0;
-    slot->run.part = part->block;
-    slot->context = part->run->context;
-    slot->attempt = part->piece.attempts;
-}
-
-static bool ended(struct yk_unit *unit, const struct yk_answer *answer)
-{
-    ((struct yk_sweep_part *)unit)->answer = *answer;
-    return false; /* what comes next is the caller's to decide */
-}
+/* --- handing out ---------------------------------------------------------------------------- */
 
 /* The next piece, if any. */
 static bool take_piece(struct yk_sweep_run *run, struct yk_piece *piece)
@@ -158,56 +129,37 @@ static bool take_piece(struct yk_sweep_run *run, struct yk_piece *piece)
 }
 
 /* Memory is short: with other parts under way it will come free, else try with less. */
-static void defer(struct yk_sweep_run *run, struct yk_sweep_part *part)
+static void defer(struct yk_sweep_run *run, struct yk_piece piece)
 {
-    if (run->under_way > 0) {
-        yk_sweep_give_back(run, part->piece);
+    if (run->flight.count > 0) {
+        yk_sweep_give_back(run, piece);
     } else if (run->piece_most > 1 && run->sweep->fn != NULL) {
-        run->piece_most = yk_min(run->piece_most, part->piece.count) / 2;
-        run->piece_most = yk_max(run->piece_most, 1);
-        yk_sweep_give_back(run, part->piece);
+        run->piece_most = yk_max(yk_min(run->piece_most, piece.count) / 2, 1);
+        yk_sweep_give_back(run, piece);
     } else {
-        yk_sweep_cancel_items(run, part->piece.begin, part->piece.count);
+        yk_sweep_cancel_items(run, piece.begin, piece.count);
         run->rc = -ENOMEM;
     }
-}
-
-static struct yk_sweep_part *idle_part(struct yk_sweep_run *run)
-{
-    for (unsigned i = 0; i < run->part_count; i++) {
-        if (!run->parts[i].out_now) {
-            return &run->parts[i];
-        }
-    }
-    return NULL;
 }
 
 /* Keep as many parts under way as we may. */
 static void hand_out(struct yk_sweep_run *run)
 {
-    struct yoke_pool *const pool = run->pool;
     struct yk_sweep_part *part = NULL;
-    while (run->rc == 0 && (part = idle_part(run)) != NULL && take_piece(run, &part->piece)) {
-        if (stage(part) != 0) {
-            defer(run, part);
-            if (run->under_way > 0) {
+    while (run->rc == 0 && (part = run->idle) != NULL && take_piece(run, &part->leg.piece)) {
+        if (stage(run, part) != 0) {
+            defer(run, part->leg.piece);
+            if (run->flight.count > 0) {
                 return;
             }
             continue;
         }
-        yk_biased_lock(&pool->lock);
-        const int closed = pool->stopping ? pool->closed : 0;
-        if (closed == 0) {
-            yk_unit_publish_locked(pool, &part->unit);
-        }
-        yk_biased_unlock(&pool->lock);
-        if (closed != 0) {
-            yk_sweep_cancel_items(run, part->piece.begin, part->piece.count);
-            run->rc = closed;
+        run->rc = yk_flight_send(&run->flight, &part->leg);
+        if (run->rc != 0) {
+            yk_sweep_cancel_items(run, part->leg.piece.begin, part->leg.piece.count);
             return;
         }
-        part->out_now = true;
-        run->under_way++;
+        run->idle = part->next;
     }
 }
 
@@ -215,16 +167,8 @@ static void hand_out(struct yk_sweep_run *run)
 
 static void stop(struct yk_sweep_run *run, int rc)
 {
-    if (run->rc == 0) {
-        run->rc = rc;
-    }
-    yk_biased_lock(&run->pool->lock);
-    for (unsigned i = 0; i < run->part_count; i++) {
-        if (run->parts[i].out_now && !yk_unit_revoke_locked(run->pool, &run->parts[i].unit)) {
-            yk_unit_cancel_locked(run->pool, &run->parts[i].unit);
-        }
-    }
-    yk_biased_unlock(&run->pool->lock);
+    run->rc = run->rc != 0 ? run->rc : rc;
+    yk_flight_recall(&run->flight);
 }
 
 static void report(struct yk_sweep_run *run)
@@ -236,71 +180,36 @@ static void report(struct yk_sweep_run *run)
     }
 }
 
-static bool poll_part(struct yk_sweep_run *run, struct yk_sweep_part *part)
-{
-    yk_biased_lock(&run->pool->lock);
-    yk_unit_poll_locked(run->pool, &part->unit);
-    const bool over = part->unit.state == YK_UNIT_ENDED;
-    yk_biased_unlock(&run->pool->lock);
-    return over;
-}
-
 /* Take in every part that ended. True if there was one. */
 static bool harvest(struct yk_sweep_run *run)
 {
+    struct yk_leg *leg = NULL;
     bool any = false;
-    for (unsigned i = 0; i < run->part_count; i++) {
-        struct yk_sweep_part *const part = &run->parts[i];
-        if (!part->out_now || !yk_unit_looks_done(run->pool, &part->unit) ||
-            !poll_part(run, part)) {
-            continue;
-        }
+    while ((leg = yk_flight_land(&run->flight)) != NULL) {
+        struct yk_sweep_part *const part = (struct yk_sweep_part *)leg;
         any = true;
-        part->out_now = false;
-        run->under_way--;
         if (run->sweep->fn != NULL) {
             yk_sweep_take_map(run, part);
         } else {
             yk_sweep_take_range(run, part);
         }
+        part->next = run->idle;
+        run->idle = part;
         hand_out(run);
         report(run);
     }
     return any;
 }
 
-static bool help(struct yk_sweep_run *run)
-{
-    for (unsigned i = 0; i < run->part_count; i++) {
-        if (run->parts[i].out_now && yk_unit_help(run->pool, &run->parts[i].unit)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool ask_for_wakes(struct yk_sweep_run *run)
-{
-    bool over = false;
-    yk_biased_lock(&run->pool->lock);
-    for (unsigned i = 0; i < run->part_count; i++) {
-        if (run->parts[i].out_now) {
-            over = yk_unit_notify_locked(run->pool, &run->parts[i].unit) || over;
-        }
-    }
-    yk_biased_unlock(&run->pool->lock);
-    return over;
-}
-
 static void drive(struct yk_sweep_run *run)
 {
     hand_out(run);
-    while (run->under_way > 0) {
-        if (harvest(run) || help(run)) {
+    while (run->flight.count > 0) {
+        if (harvest(run) || yk_flight_help(&run->flight)) {
             continue;
         }
         const uint32_t event = yk_pool_event(run->pool);
-        if (ask_for_wakes(run)) {
+        if (yk_flight_notify(&run->flight)) {
             continue;
         }
         if (run->rc != 0) {
@@ -335,62 +244,50 @@ static bool must_stage(const struct yk_sweep_run *run, const void *array, size_t
            !yk_heap_contains(array, item_bytes * run->sweep->count);
 }
 
-static int copy_context(struct yk_sweep_run *run)
+/* Two for each worker, so that none waits for us to cut the next. */
+static unsigned most_parts(const struct yk_sweep_run *run)
 {
-    const yoke_options *const options = &run->sweep->options;
-    run->context = options->context;
-    if (options->context_bytes == 0) {
-        return 0;
-    }
-    run->context_copy = yk_pool_alloc(run->pool, options->context_bytes);
-    if (run->context_copy == NULL) {
+    const size_t most = yk_min(2 * (size_t)run->shares + 1, PARTS_MAX);
+    return (unsigned)yk_min(most, run->sweep->count);
+}
+
+static int make_parts(struct yk_sweep_run *run, const void *context)
+{
+    const unsigned most = most_parts(run);
+    run->parts = calloc(most, sizeof *run->parts);
+    if (run->parts == NULL) {
         return -ENOMEM;
     }
-    memcpy(run->context_copy, options->context, options->context_bytes);
-    run->context = run->context_copy;
-    return 0;
+    for (unsigned i = 0; i < most; i++) {
+        yk_leg_init(&run->parts[i].leg, &run->sweep->options, context);
+        run->parts[i].next = run->idle;
+        run->idle = &run->parts[i];
+    }
+    return yk_flight_begin(&run->flight, run->pool, most);
 }
 
 static int begin(struct yk_sweep_run *run, const struct yk_sweep *sweep)
 {
-    const yoke_pool_config *const config = &sweep->pool->config;
+    const void *context = NULL;
     run->sweep = sweep;
     run->pool = sweep->pool;
     run->stage_in = must_stage(run, sweep->in, sweep->in_bytes);
     run->stage_out = must_stage(run, sweep->out, sweep->out_bytes);
     run->piece_most = most_items(run);
-    run->shares = config->workers_max;
-    /* Two for each worker, so that none waits for us to cut the next. */
-    run->part_count = (unsigned)yk_min(2 * (size_t)run->shares + 1, PARTS_MAX);
-    run->part_count = (unsigned)yk_min(run->part_count, sweep->count);
-    int rc = copy_context(run);
-    if (rc != 0) {
-        return rc;
-    }
-    rc = yk_fold_begin(&run->fold, sweep);
-    if (rc != 0) {
-        return rc;
-    }
-    run->parts = calloc(run->part_count, sizeof *run->parts);
-    if (run->parts == NULL) {
-        return -ENOMEM;
-    }
-    for (unsigned i = 0; i < run->part_count; i++) {
-        struct yk_sweep_part *const part = &run->parts[i];
-        part->run = run;
-        yk_unit_init(&part->unit, fill, ended);
-        part->unit.timeout_ns = sweep->options.timeout_ns;
-    }
-    return 0;
+    run->shares = sweep->pool->config.workers_max;
+    int rc = yk_context_copy(run->pool, &sweep->options, &context, &run->context_copy);
+    rc = rc == 0 ? yk_fold_begin(&run->fold, sweep) : rc;
+    return rc == 0 ? make_parts(run, context) : rc;
 }
 
 static void end(struct yk_sweep_run *run, bool keep)
 {
-    for (unsigned i = 0; run->parts != NULL && i < run->part_count; i++) {
-        yk_pool_free(run->pool, run->parts[i].block);
+    for (unsigned i = 0; run->parts != NULL && i < most_parts(run); i++) {
+        yk_pool_free(run->pool, run->parts[i].leg.block);
     }
     free(run->parts);
     free(run->pieces);
+    yk_flight_end(&run->flight);
     yk_pool_free(run->pool, run->context_copy);
     yk_fold_end(&run->fold, keep);
 }
@@ -405,9 +302,7 @@ static int conclude(struct yk_sweep_run *run)
     if (run->failed && run->sweep->options.failure != NULL) {
         *run->sweep->options.failure = run->failure;
     }
-    yk_biased_lock(&run->pool->lock);
-    const int closed = run->pool->stopping ? run->pool->closed : 0;
-    yk_biased_unlock(&run->pool->lock);
+    const int closed = yk_flight_closed(&run->flight);
     if (run->rc == -ECANCELED && closed != 0) {
         return closed; /* it was the pool that cancelled us */
     }
