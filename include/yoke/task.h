@@ -52,7 +52,7 @@ YOKE_API const void *yoke_task_context(const yoke_task *task);
  */
 YOKE_API int yoke_task_cancelled(yoke_task *task);
 
-/** The item of a map this call is for; 0 in other tasks. */
+/** The item of a map or a stream this call is for; 0 in other tasks. */
 YOKE_API size_t yoke_task_item(const yoke_task *task);
 
 /** How often this task was started before, because its worker died: 0, or up to options.retries.
@@ -70,10 +70,10 @@ YOKE_API unsigned yoke_task_worker(const yoke_task *task);
  */
 YOKE_API void *yoke_task_alloc(yoke_task *task, size_t bytes);
 
-/** Make a result of any size for a submitted task; it becomes the job's.
+/** Make a result of any size for a submitted task, or an item of a stream; it becomes the job's.
  *
- *  It takes the place of out: yoke_job_result gives this block. A second call replaces the first
- *  block. In a map, for or reduce there is no job: NULL.
+ *  It takes the place of out: yoke_job_result, or done of the stream, gives this block. A second
+ *  call replaces the first block. A map, for or reduce has no place for it: NULL.
  *
  *  \return a block of that many bytes, zeroed, aligned to 16, or NULL when memory is short or
  *          bytes is 0.

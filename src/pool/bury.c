@@ -34,6 +34,10 @@ static void bury_unit_locked(struct yoke_pool *pool, struct yk_unit *unit,
         yk_heap_free(answer.result);
         answer.result = NULL;
     }
+    if (unit->results != NULL && answer.progress > 0 && answer.progress <= unit->items &&
+        unit->results[answer.progress - 1] == *noted) {
+        *noted = NULL; /* a stream gives back what its item had made */
+    }
     /* relaxed: a garbage word could say READY. */
     atomic_store_explicit(&slot->word, yk_word(unit->ticket, 0, YK_FREE), memory_order_relaxed);
     yk_slot_release_locked(pool, unit);

@@ -180,9 +180,7 @@ static bool needs_announce(struct yk_slot *slot)
     return atomic_load_explicit(&slot->notify, memory_order_seq_cst) != 0;
 }
 
-/* What a worker made the result: in the shared heap, and no more than the heap says. */
-static void take_shared_result(struct yoke_pool *pool, struct yk_result *block,
-                               struct yk_answer *answer)
+void yk_pool_take_result(struct yoke_pool *pool, struct yk_result *block, struct yk_answer *answer)
 {
     const size_t room = yk_heap_block_bytes(block);
     if (room < sizeof *block || block == (void *)pool->ctl) {
@@ -209,7 +207,7 @@ void yk_slot_take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk
         return;
     }
     if (pool->kind == YOKE_PROCESSES) {
-        take_shared_result(pool, slot->u.record.result, answer);
+        yk_pool_take_result(pool, slot->u.record.result, answer);
         return;
     }
     answer->result = slot->u.record.result;

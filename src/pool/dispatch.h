@@ -49,6 +49,9 @@ void yk_unit_settle_locked(struct yoke_pool *pool, struct yk_unit *unit,
                            const struct yk_answer *answer) YK_REQUIRES(pool->lock);
 /* The unit's slot is free for others. */
 void yk_slot_release_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+/* What a worker made a result: in the shared heap, and no more than the heap says; what it replaced
+ * is given back. */
+void yk_pool_take_result(struct yoke_pool *pool, struct yk_result *block, struct yk_answer *answer);
 /* The result block of a call, if it made one; what it replaced is given back. */
 void yk_slot_take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk_answer *answer);
 void yk_pool_drain_backlog_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);

@@ -42,9 +42,10 @@ struct yk_unit {
     void (*fill)(struct yk_unit *unit, struct yk_slot *slot);
     /* under the pool's lock, once the answer is there; true: publish it again */
     bool (*ended)(struct yk_unit *unit, const struct yk_answer *answer);
-    uint32_t items;              /* a map: how many; the kill for lateness is meant for one */
+    uint32_t items;              /* a map, a stream: how many; the kill for lateness is meant for one */
     int64_t timeout_ns;          /* 0: none */
     _Atomic int64_t *started_ns; /* where the worker notes it; NULL without a timeout */
+    void **results;              /* a stream's part: one per item; else NULL */
     /* under the pool's lock */
     enum yk_unit_state state;
     struct yk_unit *next; /* in the backlog */
@@ -62,6 +63,7 @@ static inline void yk_unit_init(struct yk_unit *unit,
     unit->items = 0;
     unit->timeout_ns = 0;
     unit->started_ns = NULL;
+    unit->results = NULL;
     unit->state = YK_UNIT_IDLE;
     unit->verdict = 0;
     atomic_init(&unit->slot, YK_NO_SLOT);

@@ -95,6 +95,7 @@ struct yk_part {
     size_t in_bytes;
     size_t out_bytes;
     int32_t *codes; /* one per item, zeroed; NULL: not wanted */
+    void **results; /* a stream: one yk_result or NULL per item, zeroed; else NULL */
     size_t begin;
     int64_t timeout_ns;
     uint32_t count;
@@ -103,6 +104,7 @@ struct yk_part {
     uint32_t failed;       /* items that did not return 0 */
     uint32_t first_failed; /* the first of them, counted from begin */
     int32_t first_code;
+    int64_t took_ns;            /* a stream: all of it */
     _Atomic int64_t started_ns; /* of the item that runs */
 };
 

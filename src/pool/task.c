@@ -90,10 +90,19 @@ void *yoke_task_alloc(yoke_task *task, size_t bytes)
     return yk_region_alloc(&task->region, bytes);
 }
 
+/* Where a stream looks for what its item makes. */
+static void **place_of_item(const struct yoke_task *task)
+{
+    const struct yk_part *const part = task->slot->run.part;
+    return &part->results[task->item - part->begin];
+}
+
 static void *shared_result(struct yoke_task *task, size_t bytes)
 {
     struct yk_slot *const slot = task->slot;
     struct yk_line *const line = task->worker->line;
+    const bool item = slot->op == YK_OP_MAP;
+    void **const place = item ? place_of_item(task) : &slot->u.record.result;
     if (bytes > SIZE_MAX - sizeof(struct yk_result)) {
         return NULL;
     }
@@ -104,26 +113,44 @@ static void *shared_result(struct yoke_task *task, size_t bytes)
     }
     memset(block, 0, sizeof *block + bytes);
     block->bytes = bytes;
-    block->older = (slot->flags & YK_FLAG_RESULT) != 0 ? slot->u.record.result : NULL;
+    block->older = item || (slot->flags & YK_FLAG_RESULT) != 0 ? *place : NULL;
     /* For the compiler, here and below: a kill may come between any two instructions, and who
      * finds the one must find the other. */
     atomic_signal_fence(memory_order_release);
-    slot->u.record.result = block;
+    *place = block;
     atomic_signal_fence(memory_order_release);
-    slot->flags |= YK_FLAG_RESULT;
+    slot->flags |= item ? 0 : YK_FLAG_RESULT;
     /* SYNC(alloc-note) release: the slot names the block before the note forgets it. */
     atomic_store_explicit(&line->note, NULL, memory_order_release);
     return block->data;
 }
 
+static void *item_result(struct yoke_task *task, size_t bytes)
+{
+    void **const place = place_of_item(task);
+    struct yk_result *const block =
+        bytes <= SIZE_MAX - sizeof *block ? calloc(1, sizeof *block + bytes) : NULL;
+    if (block == NULL) {
+        return NULL;
+    }
+    block->bytes = bytes;
+    free(*place);
+    *place = block;
+    return block->data;
+}
+
 static void *private_result(struct yoke_task *task, size_t bytes)
 {
+    struct yk_slot *const slot = task->slot;
+    const bool keeps = slot == NULL || task->keeps_result;
+    if (!keeps && slot->op == YK_OP_MAP) {
+        return item_result(task, bytes);
+    }
     void *const block = calloc(1, bytes);
     if (block == NULL) {
         return NULL;
     }
-    struct yk_slot *const slot = task->slot;
-    if (slot == NULL) {
+    if (keeps) {
         free(task->result);
         task->result = block;
         task->result_bytes = bytes;
@@ -143,6 +170,6 @@ void *yoke_task_result(yoke_task *task, size_t bytes)
     if (bytes == 0 || !task->wants_result) {
         return NULL;
     }
-    const bool shared = task->slot != NULL && task->worker->ctl->processes;
+    const bool shared = task->slot != NULL && !task->keeps_result && task->worker->ctl->processes;
     return shared ? shared_result(task, bytes) : private_result(task, bytes);
 }

@@ -100,6 +100,8 @@ static void note_failure(struct yk_part *part, uint32_t k, int32_t code)
 static void run_items(struct yoke_task *task, struct yk_slot *slot)
 {
     struct yk_part *const part = slot->run.part;
+    task->wants_result = part->results != NULL;
+    const int64_t begin_ns = task->wants_result ? yk_clock_ns() : 0;
     const unsigned char *in = part->in;
     unsigned char *out = part->out;
     uint32_t k = 0;
@@ -119,6 +121,7 @@ static void run_items(struct yoke_task *task, struct yk_slot *slot)
         in = yk_next_item(in, part->in_bytes);
         out = yk_next_room(out, part->out_bytes);
     }
+    part->took_ns = task->wants_result ? yk_clock_ns() - begin_ns : 0;
     part->ran = k;
     if (k == part->count) {
         step_to(task->worker, slot, k, k + 1);

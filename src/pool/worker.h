@@ -26,6 +26,7 @@ struct yoke_task {
     unsigned attempt;
     int told; /* 0, YK_TOLD_CANCELLED or YK_TOLD_TIMEDOUT */
     bool wants_result;
+    bool keeps_result; /* it stays in here, also with a slot: a stream that runs in the caller */
     void *result; /* serial pools: malloc */
     size_t result_bytes;
     struct yoke_task *outer; /* the task this one runs inside of, or NULL */
