@@ -20,6 +20,7 @@ struct record {
     void *arg;
     char name[NAME_BYTES];
     uint32_t owner;       /* of the heap chunks it takes */
+    _Atomic uint32_t go;  /* SYNC(process-go): not 0: the start has succeeded */
     _Atomic int returned; /* the exit code + 1, once fn returned */
 };
 
@@ -38,11 +39,22 @@ struct yoke_process {
 
 /* --- in the process ------------------------------------------------------------------------ */
 
+/* The copy exists before it can be watched; if that fails it is killed, and fn must not have run. */
+static void await_go(struct record *record)
+{
+    /* SYNC(process-go) acquire: the program holds us; nothing more to see. */
+    while (atomic_load_explicit(&record->go, memory_order_acquire) == 0) {
+        /* The parent-death signal ends us if nobody ever says it. */
+        (void)yk_futex_wait(&record->go, 0, YOKE_FOREVER, YK_SHARED);
+    }
+}
+
 static void process_main(void *arg)
 {
     struct record *const record = arg;
     yk_image_begin(record->name, record->owner);
     yk_interrupt_default();
+    await_go(record);
     const int code = record->fn(record->arg) & 0xFF;
     yk_stdio_flush();
     /* SYNC(process-returned) release: what fn wrote is there before its code. */
@@ -153,6 +165,9 @@ int yoke_process_start(const yoke_process_config *config, yoke_process_fn *fn, v
     if (rc != 0) {
         goto fail_record;
     }
+    /* SYNC(process-go) release: pairs with its wait. */
+    atomic_store_explicit(&made->record->go, 1, memory_order_release);
+    yk_futex_wake(&made->record->go, 1, YK_SHARED);
     *process = made;
     return 0;
 fail_record:
