@@ -56,7 +56,8 @@ CLI     := $(wildcard cli/*.c)
 EXAMPLE := $(wildcard examples/*.c)
 BENCH   := $(wildcard bench/*.c)
 MAN     := $(wildcard docs/man/*.[1-8])
-TEST_C  := $(sort $(wildcard tests/unit/*/test_*.c tests/fault/test_*.c tests/stress/test_*.c))
+TEST_C  := $(sort $(wildcard tests/unit/*/test_*.c tests/fault/test_*.c tests/stress/test_*.c \
+             tests/soak/test_*.c))
 TEST_SH := $(sort $(wildcard tests/cli/test_*.sh $(if $(SAN),,tests/install/test_*.sh)))
 TESTS   ?= $(TEST_C) $(TEST_SH)
 CHOSEN  := $(if $(ONLY),$(foreach t,$(TESTS),$(if $(findstring $(ONLY),$(t)),$(t))),$(TESTS))
@@ -81,7 +82,7 @@ Q   := $(if $(V),,@)
 say  = @printf '  %-4s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2))
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps lib demo tour examples test check san asan tsan arm bench everything fmt \
+.PHONY: all help deps lib demo tour examples test soak check san asan tsan arm bench everything fmt \
         install uninstall clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -105,6 +106,9 @@ tour: $(YOKE) | build/deps/demo ## Threads and processes, each claim measured on
 test: $(call program,$(CHOSEN)) $(if $(filter %.sh,$(CHOSEN)),all examples)
 test: | build/deps/test ## All tests, or those with ONLY=text in their path.
 	@CC='$(CC)' VIA='$(VIA)' SLOW='$(SLOW)' tools/run-tests.sh $(BUILD) $(CHOSEN)
+
+soak: $(BUILD)/tests/soak/test_soak ## Everything at once for T=60 seconds; tests/soak/test_soak.c.
+	$< $(or $(T),60)
 
 san: ## The tests under sanitizers: asan, then tsan.
 	+@$(MAKE) asan; asan=$$?; $(MAKE) tsan && exit $$asan
