@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/base.h"
+#include <yoke/process.h>
 
 /* --- clock.c ------------------------------------------------------------------------------- */
 
@@ -205,12 +206,16 @@ void yk_signals_reset(bool ignore_interrupt);
 void yk_interrupt_default(void);
 int yk_signal_kill(void);
 int yk_signal_interrupt(void);
+int yk_signal_terminate(void);
+int yk_signal_continue(void);
 /* Block all signals in this thread; *saved (128 bytes) gets the old mask. */
 struct yk_signal_mask {
     unsigned long words[16];
 };
 void yk_signals_block(struct yk_signal_mask *saved);
 void yk_signals_restore(const struct yk_signal_mask *saved);
+/* Blocked here, and pending: forget SIGINT and SIGTERM. */
+void yk_signals_drop(void);
 
 void yk_process_name(const char *name);
 void yk_process_oom_raise(void);
@@ -223,6 +228,11 @@ void yk_stdio_flush(void);
 void yk_exit_immediately(void);
 /* New random state for rand, random, drand48. */
 void yk_random_reseed(void);
+
+/* --- limits.c ------------------------------------------------------------------------------ */
+
+/* Limit this process, from here on. 0 or -errno. */
+int yk_limits_apply(const yoke_limits *limits);
 
 /* --- image.c ------------------------------------------------------------------------------- */
 

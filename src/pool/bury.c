@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * bury.c - what the dead held, and what only a hostile worker can have written.   Room: pool.
  *
- * Argument. Its exit is confirmed, so nothing of the dead's moves any more: a slot CLAIMED or
- * DOOMED by it is its alone, and is ended or published again here, once, under the pool's lock;
+ * Argument. Its exit is confirmed, so nothing of the dead's moves any more: a slot CLAIMED, DOOMED
+ * or GIVEN by it is its alone, and is ended or published again here, once, under the pool's lock;
  * DONE is collected as ever; READY was never started and stays. Done twice, the second time finds
  * nothing. Words that fit nothing we published are never believed: who wrote them may still be
  * writing, so all workers go before such a slot is used again.
@@ -47,7 +47,8 @@ static void bury_unit_locked(struct yoke_pool *pool, struct yk_unit *unit,
 static bool held_by(uint64_t word, uint32_t owner)
 {
     const enum yk_phase phase = yk_word_phase(word);
-    return yk_word_owner(word) == owner && (phase == YK_CLAIMED || phase == YK_DOOMED);
+    return yk_word_owner(word) == owner &&
+           (phase == YK_CLAIMED || phase == YK_DOOMED || phase == YK_GIVEN);
 }
 
 /* Nothing we or an honest worker would write. */
@@ -66,6 +67,7 @@ static bool is_garbage_locked(struct yoke_pool *pool, const struct yk_unit *unit
     case YK_CLAIMED:
         return !yk_processes_is_member_locked(pool, yk_word_owner(word));
     case YK_DOOMED:
+    case YK_GIVEN:
         return unit->verdict == 0 || !yk_processes_is_member_locked(pool, yk_word_owner(word));
     case YK_DONE:
         return false;
@@ -109,10 +111,18 @@ static void count_death_locked(struct yoke_pool *pool, bool barren) YK_REQUIRES(
     pool->last_death_ns = now;
 }
 
-void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_status status,
-                         void *noted)
+void yk_unit_give_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
-    bool barren = true;
+    void *none = NULL; /* its function returned, so its note is empty */
+    bury_unit_locked(pool, unit, (struct yk_exit_status){.code = -1}, &none);
+    yk_pool_drain_backlog_locked(pool);
+    yk_table_announce(&pool->table);
+}
+
+void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_status status,
+                         bool retired, void *noted)
+{
+    bool barren = !retired;
     for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
         struct yk_unit *const unit = pool->units[i];
         if (unit == NULL) {

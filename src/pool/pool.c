@@ -93,6 +93,21 @@ static int check_keep_fds(const yoke_pool_config *config)
     return 0;
 }
 
+/* Of threads none of it could be kept. */
+static int check_control(const yoke_pool_config *config)
+{
+    const yoke_limits *const limits = &config->limits;
+    const bool limited = limits->memory_bytes != 0 || limits->cpu_ns != 0 ||
+                         limits->file_bytes != 0 || limits->files != 0;
+    const bool told = config->interrupt_grace_ns != 0 || config->terminate_grace_ns != 0;
+    if (config->kind != YOKE_PROCESSES) {
+        return limited || told || config->tasks_max != 0 ? -EINVAL : 0;
+    }
+    const bool sound =
+        config->interrupt_grace_ns >= 0 && config->terminate_grace_ns >= 0 && limits->cpu_ns >= 0;
+    return sound ? 0 : -EINVAL;
+}
+
 static int check_processes(const yoke_pool_config *config)
 {
     if (config->kind != YOKE_PROCESSES) {
@@ -126,7 +141,8 @@ static int complete_config(yoke_pool_config *config)
     if (config->workers > config->workers_max || config->workers_max > YK_WORKERS_MAX) {
         return -EINVAL;
     }
-    const int rc = check_processes(config);
+    int rc = check_control(config);
+    rc = rc == 0 ? check_processes(config) : rc;
     return rc != 0 ? rc : check_keep_fds(config);
 }
 
@@ -162,6 +178,9 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     ctl->idle_ns = THREAD_IDLE_NS;
     ctl->hooks = pool->hooks;
     ctl->worker_init = pool->config.worker_init;
+    ctl->worker_exit = pool->config.worker_exit;
+    ctl->tasks_max = pool->config.tasks_max;
+    ctl->limits = pool->config.limits;
     ctl->user = pool->config.user;
     /* With a core for each worker and one for the caller, looking beats sleeping. */
     const bool room = pool->config.workers_max < yoke_cpu_count();
@@ -406,7 +425,7 @@ int yoke_pool_stats_get(yoke_pool *pool, yoke_pool_stats *stats)
         .size = given,
         .kind = pool->kind,
         .workers = pool->active,
-        .spares = pool->alive - pool->active,
+        .spares = pool->alive - pool->active - pool->dying,
         .in_flight = pool->in_flight,
         .tasks = pool->tasks,
         .started = pool->started,

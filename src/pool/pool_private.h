@@ -69,13 +69,27 @@ static inline void yk_unit_init(struct yk_unit *unit,
     atomic_init(&unit->slot, YK_NO_SLOT);
 }
 
+/* How far a worker was told to end its task, see escalate.c. In this order. */
+enum yk_step {
+    YK_STEP_NONE,
+    YK_STEP_INTERRUPTED,
+    YK_STEP_TERMINATED,
+    YK_STEP_KILLED,
+    YK_STEP_LET_GO /* it gave the task up, and is to go on */
+};
+
 /* A worker, as the program knows it. */
 struct yk_member {
     /* under lock */
     bool alive;
-    bool active;    /* counts as a worker; else the spare */
+    bool active;    /* counts as a worker; else the spare, or dying */
     bool condemned; /* killed because the table was spoiled */
     uint32_t owner;
+    enum yk_step step;
+    uint32_t doomed_slot; /* of the task it was told for */
+    uint32_t doomed_ticket;
+    int64_t doomed_ns;
+    int64_t step_until_ns; /* when the next step is due */
     /* processes: the keeper's */
     int pid;
     int pidfd; /* under lock too */
@@ -115,17 +129,22 @@ struct yoke_pool {
     uint64_t died;
     unsigned alive;  /* members that live, with the spare */
     unsigned active; /* workers */
+    unsigned dying;  /* members that were killed for their task, and are not buried */
     int64_t last_death_ns;
     bool condemning;      /* waits for the workers that were killed because the table was spoiled */
     int64_t next_tick_ns; /* processes: when the keeper looks up next */
     unsigned barren;      /* deaths in a row, close together, that cost no task a try */
+    unsigned stillborn;   /* ends in a row of workers that had not come to be ready */
     struct yk_member *members;      /* table.line_count */
     _Atomic uintptr_t known_fns[8]; /* found in the image before */
     /* processes; the keeper's */
     struct yk_template *_Atomic template; /* own_template or the seed */
     struct yk_template own_template;
     struct yk_ticker ticker;
-    unsigned start_failures; /* in a row */
+    unsigned start_failures;  /* in a row */
+    int64_t start_failing_ns; /* since when */
+    unsigned rounds;          /* of restarts in a row that came to nothing */
+    int64_t restart_at_ns;    /* not before */
 };
 
 /* --- dispatch.c: units in and out of the table; all with the pool's lock held --------------- */
@@ -167,9 +186,11 @@ bool yk_unit_looks_done(struct yoke_pool *pool, struct yk_unit *unit);
 /* --- bury.c --------------------------------------------------------------------------------- */
 
 /* Everything `owner` held ends as died; what it did not start may go back. `noted` is the block it
- * was about to make a result, or NULL. */
+ * was about to make a result, or NULL. Retired: it ended by itself, after its last task. */
 void yk_pool_bury_locked(struct yoke_pool *pool, uint32_t owner, struct yk_exit_status status,
-                         void *noted) YK_REQUIRES(pool->lock);
+                         bool retired, void *noted) YK_REQUIRES(pool->lock);
+/* A unit whose word is GIVEN ends as if its worker had died, with its verdict. */
+void yk_unit_give_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
 /* Check what only a worker could have spoiled: the head, and words that fit nothing. If there are
  * any, no worker is trusted: all are killed, and then those slots end as crashed. */
 void yk_pool_audit_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
@@ -203,7 +224,17 @@ bool yk_threads_stop(struct yoke_pool *pool, int64_t until_ns);
 int yk_processes_start(struct yoke_pool *pool);
 /* All work is over: end the workers and the image. */
 void yk_processes_stop(struct yoke_pool *pool);
-/* Kill the worker that runs this unit; it will end with that verdict. False: it has ended. */
+/* The keeper is to look up after that long: a unit with that timeout was published, say. */
+void yk_processes_timed_locked(struct yoke_pool *pool, int64_t timeout_ns) YK_REQUIRES(pool->lock);
+/* The spare becomes a worker, if one is needed. */
+void yk_processes_promote_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+
+/* --- escalate.c: tasks that must end ------------------------------------------------------- */
+
+/* Go on with those that were told; returns when to look again. */
+int64_t yk_escalate_look_locked(struct yoke_pool *pool, int64_t now_ns) YK_REQUIRES(pool->lock);
+/* The worker that runs this unit is told to end it, and then killed; the unit will end with that
+ * verdict. False: it has ended. */
 bool yk_processes_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress,
                               int verdict) YK_REQUIRES(pool->lock);
 /* A worker that lives has this number. */
@@ -214,8 +245,6 @@ bool yk_processes_condemn_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 bool yk_processes_condemned_left_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* Kill every worker; what they run ends as cancelled. */
 void yk_processes_kill_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
-/* A unit with that timeout was published. */
-void yk_processes_timed_locked(struct yoke_pool *pool, int64_t timeout_ns) YK_REQUIRES(pool->lock);
 
 /* --- watchdog.c: deadlines of tasks in processes -------------------------------------------- */
 

@@ -2,10 +2,10 @@
  * processes.c - the engine of process pools: start, watch, bury, replace.   Room: pool.
  *
  * A worker is a copy made by the template; the keeper hears of its death through its pidfd, takes
- * in what it held (dispatch.c, heap.c), lets the warm spare step in and has a new spare made.
+ * in what it held (bury.c, heap.c), lets the warm spare step in and has a new spare made.
  * Everything here that changes members runs on the keeper, under the pool's lock where others
- * read it. A spare that fails to start is tried again; a pool whose workers keep dying without
- * ending a task gives up, loudly: YOKE_EBROKEN.
+ * read it. Starts that fail and workers that die at once are tried again, later and later; a pool
+ * whose workers keep dying without ending a task gives up, loudly: YOKE_EBROKEN.
  */
 #include <errno.h>
 
@@ -14,7 +14,11 @@
 
 #define READY_SLICE_NS 20000000LL
 #define RETRY_NS 100000000LL
-#define START_FAILURES_MAX 50U
+#define START_FAILING_NS 5000000000LL /* with no worker left, that long */
+#define FREE_ROUNDS 4U                /* of restarts, before they are held back */
+#define BACKOFF_NS 1000000LL          /* the first; then twice as long, and so on */
+#define BACKOFF_MAX_NS 1000000000LL
+#define CALM_NS 10000000000LL /* what was longer ago is another story */
 #define BARREN_EXTRA 16U
 #define STOP_GRACE_NS 1000000000LL
 
@@ -25,6 +29,8 @@ static void worker_entry(void *arg)
     struct yk_line *const line = arg;
     yk_image_begin("yoke-worker", line->owner);
     struct yoke_worker worker = yk_worker_of(&line->ctl->table, line);
+    /* No limit can be refused: what is not ours to raise is as low already. */
+    (void)yk_limits_apply(&line->ctl->limits);
     yk_worker_live(&worker);
     yk_stdio_flush();
     yk_process_exit(0);
@@ -120,6 +126,7 @@ static int start_member(struct yoke_pool *pool, uint32_t index)
     member->alive = true;
     member->active = false;
     member->condemned = false;
+    member->step = YK_STEP_NONE;
     pool->alive++;
     pool->started++;
     yk_biased_unlock(&pool->lock);
@@ -150,39 +157,53 @@ static void break_pool_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
     yk_table_announce(&pool->table);
 }
 
-static void promote_spare_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+void yk_processes_promote_locked(struct yoke_pool *pool)
 {
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
         const struct yk_member *const member = &pool->members[i];
-        if (pool->active >= pool->config.workers) {
+        if (pool->active >= pool->config.workers || pool->stopping) {
             return;
         }
-        if (member->alive && !member->active && !member->condemned) {
+        if (member->alive && !member->active && !member->condemned &&
+            member->step != YK_STEP_KILLED) {
             activate_locked(pool, i);
         }
     }
 }
 
+/* What the end of a worker says of those to come. */
+static void note_end_locked(struct yoke_pool *pool, const struct yk_line *line, bool retired)
+    YK_REQUIRES(pool->lock)
+{
+    const enum yk_line_state state = yk_line_state_of(line);
+    const bool stillborn =
+        state == YK_LINE_STARTING || state == YK_LINE_STARTING_ACTIVE || state == YK_LINE_REFUSED;
+    pool->stillborn = stillborn ? pool->stillborn + 1 : 0;
+    pool->died += !retired;
+}
+
 static void bury_locked(struct yoke_pool *pool, struct yk_member *member) YK_REQUIRES(pool->lock)
 {
     const uint32_t index = (uint32_t)(member - pool->members);
+    struct yk_line *const line = &pool->table.lines[index];
     const struct yk_exit_status status = yk_pidfd_reap(member->pidfd);
+    const bool retired = yk_line_state_of(line) == YK_LINE_RETIRED && status.signal == 0;
     yk_fd_close(member->pidfd);
     member->pidfd = -1;
     member->alive = false;
     pool->alive--;
     pool->active -= member->active;
     member->active = false;
-    pool->died++;
+    pool->dying -= member->step == YK_STEP_KILLED;
+    member->step = YK_STEP_NONE;
+    note_end_locked(pool, line, retired);
     forget_sleeper(pool, index);
-    yk_pool_bury_locked(pool, member->owner, status, noted(&pool->table.lines[index]));
+    yk_pool_bury_locked(pool, member->owner, status, retired, noted(line));
     /* Last: until then nobody else can take a block that was only noted. */
     yk_heap_recover(member->owner);
-    if (!pool->stopping) {
-        promote_spare_locked(pool);
-        if (pool->barren > 2 * pool->config.workers + BARREN_EXTRA) {
-            break_pool_locked(pool);
-        }
+    yk_processes_promote_locked(pool);
+    if (!pool->stopping && pool->barren > 2 * pool->config.workers + BARREN_EXTRA) {
+        break_pool_locked(pool);
     }
 }
 
@@ -206,14 +227,57 @@ static int watch(struct yk_member *member)
     return yk_keeper_watch(&member->watch);
 }
 
+/* --- how often workers are started ---------------------------------------------------------- */
+
 static void note_start_failure(struct yoke_pool *pool)
 {
-    pool->start_failures++;
+    const int64_t now = yk_clock_ns();
+    if (pool->start_failures++ == 0) {
+        pool->start_failing_ns = now;
+    }
     yk_biased_lock(&pool->lock);
-    if (pool->alive == 0 && pool->start_failures > START_FAILURES_MAX && !pool->stopping) {
+    if (pool->alive == 0 && now - pool->start_failing_ns > START_FAILING_NS && !pool->stopping) {
         break_pool_locked(pool);
     }
     yk_biased_unlock(&pool->lock);
+}
+
+/* Restarts that came to nothing, in a row? A task that ended ends the row, unless workers do not
+ * even come to life: others may then end tasks all the time. */
+static bool is_in_trouble(struct yoke_pool *pool)
+{
+    yk_biased_lock(&pool->lock);
+    const bool trouble = pool->barren > 0 || pool->stillborn > 0 || pool->start_failures > 0;
+    yk_biased_unlock(&pool->lock);
+    return trouble;
+}
+
+static bool may_start(struct yoke_pool *pool)
+{
+    const int64_t now = yk_clock_ns();
+    if (!is_in_trouble(pool) || now - pool->restart_at_ns > CALM_NS) {
+        pool->rounds = 0;
+        pool->restart_at_ns = now;
+    }
+    return now >= pool->restart_at_ns;
+}
+
+/* Some were started, or could not be. If there is trouble, the next ones wait: 1 ms, 2, 4 ... */
+static void note_round(struct yoke_pool *pool)
+{
+    if (!is_in_trouble(pool)) {
+        return;
+    }
+    if (pool->start_failures > 0 && pool->rounds < FREE_ROUNDS) {
+        pool->rounds = FREE_ROUNDS; /* what was refused just now would be again */
+    }
+    const int64_t now = yk_clock_ns();
+    pool->restart_at_ns = now;
+    if (pool->rounds++ >= FREE_ROUNDS) {
+        const unsigned doubled = pool->rounds - FREE_ROUNDS - 1;
+        const int64_t wait = doubled < 10 ? BACKOFF_NS << doubled : BACKOFF_MAX_NS;
+        pool->restart_at_ns = now + wait;
+    }
 }
 
 static bool is_missing(struct yoke_pool *pool, const struct yk_member *member)
@@ -224,14 +288,15 @@ static bool is_missing(struct yoke_pool *pool, const struct yk_member *member)
     return missing;
 }
 
-/* Start what is missing. What cannot be started now, the ticker tries again. */
-static void refill(struct yoke_pool *pool)
+static bool start_missing(struct yoke_pool *pool)
 {
+    bool any = false;
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
         struct yk_member *const member = &pool->members[i];
         if (!is_missing(pool, member)) {
             continue;
         }
+        any = true;
         int rc = start_member(pool, i);
         if (rc == 0 && watch(member) != 0) {
             rc = -ENOMEM;
@@ -243,12 +308,21 @@ static void refill(struct yoke_pool *pool)
         }
         if (rc != 0) {
             note_start_failure(pool);
-            return;
+            break;
         }
         pool->start_failures = 0;
         yk_biased_lock(&pool->lock);
-        promote_spare_locked(pool);
+        yk_processes_promote_locked(pool);
         yk_biased_unlock(&pool->lock);
+    }
+    return any;
+}
+
+/* Start what is missing. What cannot be started now, the ticker tries again. */
+static void refill(struct yoke_pool *pool)
+{
+    if (may_start(pool) && start_missing(pool)) {
+        note_round(pool);
     }
 }
 
@@ -276,12 +350,15 @@ static int64_t tick(void *arg, int64_t now_ns)
 {
     struct yoke_pool *const pool = arg;
     yk_biased_lock(&pool->lock);
-    pool->next_tick_ns = yk_watchdog_look_locked(pool, now_ns);
+    const int64_t late = yk_watchdog_look_locked(pool, now_ns);
+    const int64_t told = yk_escalate_look_locked(pool, now_ns);
+    pool->next_tick_ns = late < told ? late : told;
     yk_biased_unlock(&pool->lock);
     if (!is_complete(pool)) {
         refill(pool);
     }
-    return look_up_by(pool, is_complete(pool) ? YOKE_FOREVER : now_ns + RETRY_NS);
+    const int64_t retry = now_ns < pool->restart_at_ns ? pool->restart_at_ns : now_ns + RETRY_NS;
+    return look_up_by(pool, is_complete(pool) ? YOKE_FOREVER : retry);
 }
 
 void yk_processes_timed_locked(struct yoke_pool *pool, int64_t timeout_ns)
@@ -290,74 +367,6 @@ void yk_processes_timed_locked(struct yoke_pool *pool, int64_t timeout_ns)
     if (until < pool->next_tick_ns) {
         pool->next_tick_ns = until;
         yk_keeper_nudge();
-    }
-}
-
-static void kill_owner_locked(struct yoke_pool *pool, uint32_t owner) YK_REQUIRES(pool->lock)
-{
-    for (uint32_t i = 0; i < pool->table.line_count; i++) {
-        if (pool->members[i].alive && pool->members[i].owner == owner) {
-            yk_pidfd_signal(pool->members[i].pidfd, yk_signal_kill());
-        }
-    }
-}
-
-bool yk_processes_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress,
-                              int verdict)
-{
-    const uint32_t owner = yk_unit_doom_locked(pool, unit, progress);
-    if (owner == 0) {
-        return false;
-    }
-    unit->verdict = verdict;
-    kill_owner_locked(pool, owner);
-    return true;
-}
-
-bool yk_processes_is_member_locked(struct yoke_pool *pool, uint32_t owner)
-{
-    for (uint32_t i = 0; i < pool->table.line_count; i++) {
-        if (pool->members[i].alive && pool->members[i].owner == owner) {
-            return true;
-        }
-    }
-    return false;
-}
-
-bool yk_processes_condemn_locked(struct yoke_pool *pool)
-{
-    for (uint32_t i = 0; i < pool->table.line_count; i++) {
-        struct yk_member *const member = &pool->members[i];
-        if (member->alive) {
-            member->condemned = true;
-            pool->condemning = true;
-            yk_pidfd_signal(member->pidfd, yk_signal_kill());
-        }
-    }
-    return pool->condemning;
-}
-
-bool yk_processes_condemned_left_locked(struct yoke_pool *pool)
-{
-    for (uint32_t i = 0; i < pool->table.line_count; i++) {
-        if (pool->members[i].alive && pool->members[i].condemned) {
-            return true;
-        }
-    }
-    return false;
-}
-
-void yk_processes_kill_all_locked(struct yoke_pool *pool)
-{
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
-        if (pool->units[i] != NULL && pool->units[i]->verdict == 0) {
-            pool->units[i]->verdict = YOKE_CANCELLED;
-        }
-    }
-    for (uint32_t i = 0; i < pool->table.line_count; i++) {
-        if (pool->members[i].alive) {
-            yk_pidfd_signal(pool->members[i].pidfd, yk_signal_kill());
-        }
     }
 }
 

@@ -6,8 +6,10 @@
  *   READY     published; the body never started.             (submitter, release)
  *   CLAIMED   exactly one owner runs it.                      (worker, CAS from READY)
  *   DONE      the body finished and its result is complete.   (that worker, CAS from CLAIMED)
- *   DOOMED    its owner will be killed for it; the late completion of the owner fails, and the
- *             owner then waits for the end.                   (submitter, CAS from CLAIMED)
+ *   DOOMED    its owner is to end it or die; the late completion of the owner fails.
+ *                                                             (submitter, CAS from CLAIMED)
+ *   GIVEN     that owner lived to give the task up: it touches nothing of it any more, and waits
+ *             to be let go (escalate.c).  (that worker, CAS from DOOMED; a map: from CLAIMED)
  * Whether a slot is in use is the submitter's to know; he fills one only while its word is not
  * READY. Taking a task back is a CAS from READY to FREE. A worker that dies at any instruction
  * leaves one of these, and none stands in another's way.
@@ -26,7 +28,7 @@
 #include "platform/platform.h"
 #include <yoke/pool.h>
 
-enum yk_phase { YK_FREE = 0, YK_READY, YK_CLAIMED, YK_DONE, YK_DOOMED };
+enum yk_phase { YK_FREE = 0, YK_READY, YK_CLAIMED, YK_DONE, YK_DOOMED, YK_GIVEN };
 
 #ifndef YK_TABLE_SLOTS /* fuzzing sets fewer, to fill them often */
 #define YK_TABLE_SLOTS 1024U
@@ -110,7 +112,7 @@ struct yk_part {
 
 /* In `progress`: 0 nothing started; k + 1: item k started, and those before it are complete;
  * count + 1: all complete. A call is one item. */
-#define YK_PROGRESS_DOOMED 0x80000000U /* the owner of this item will be killed for it */
+#define YK_PROGRESS_DOOMED 0x80000000U /* the owner of this item is to end it or die */
 #define YK_PART_ITEMS_MAX 0x40000000U
 
 struct yk_slot {
@@ -147,8 +149,18 @@ enum yk_line_state {
     YK_LINE_STARTING_ACTIVE, /* will be active when ready */
     YK_LINE_PARKED,          /* ready, but a spare: claims nothing */
     YK_LINE_ACTIVE,
-    YK_LINE_STOP,   /* should end */
-    YK_LINE_REFUSED /* worker_init said no */
+    YK_LINE_STOP,    /* should end */
+    YK_LINE_REFUSED, /* worker_init said no */
+    YK_LINE_RETIRED  /* ends by itself, after tasks_max tasks */
+};
+
+/* How a worker that gave a doomed task up comes to the next one. No step is taken twice, so at
+ * each instant one side alone may take the next. */
+enum yk_hand {
+    YK_HAND_FREE = 0, /* no task was given up                    (worker, CAS from GO) */
+    YK_HAND_WAITS,    /* claims nothing until it is let go       (worker, before GIVEN) */
+    YK_HAND_GO,       /* the task is settled, no signal follows  (program) */
+    YK_HAND_NEVER     /* it took too long to go: its SIGKILL follows (program, CAS from GO) */
 };
 
 /* A worker, as both sides see it. */
@@ -158,7 +170,8 @@ struct yk_line {
     struct yk_ctl *ctl;                             /* read-only */
     uint32_t index;                                 /* read-only */
     uint32_t owner;                                 /* read-only while the worker lives */
-    void *_Atomic note; /* a block on its way to become a result; SYNC(alloc-note) */
+    void *_Atomic note;    /* a block on its way to become a result; SYNC(alloc-note) */
+    _Atomic uint32_t hand; /* enum yk_hand */
 };
 
 static inline enum yk_line_state yk_line_state_of(const struct yk_line *line)
@@ -186,7 +199,10 @@ struct yk_ctl {
     uint32_t keep;
     yoke_hooks hooks;
     int (*worker_init)(unsigned worker, void *user);
+    void (*worker_exit)(unsigned worker, void *user);
     void *user;
+    uint32_t tasks_max; /* 0: a worker never retires */
+    yoke_limits limits; /* of each worker process */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t tail;
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t head;
     _Alignas(

@@ -4,7 +4,8 @@
  * `progress` is written in an order that a death at any instruction can be read from: item k
  * counts as started before its body runs, and as complete only when the next one is started (or
  * all are). Where a task can be doomed for lateness the step is a CAS, so that the kill hits the
- * very item that was late: an owner whose step fails waits for its end.
+ * very item that was late. An owner whose step or completion fails gives the task up, and does
+ * nothing more until the program has let it go.
  */
 #include "pool/worker.h"
 
@@ -14,32 +15,21 @@
  * look at them makes its next write slow. */
 #define FULL_LOOK_SPINS 32
 #define DOOMED_NS 1000000000LL
+#define GIVEN_NS 10000000000LL /* the program may be busy forking, or stopped */
 
 /* --- running ------------------------------------------------------------------------------- */
 
-/* Doomed: the SIGKILL is on its way, and nothing we do counts any more. Should none come (our slot
- * was not trusted any more), our end makes room for another worker. */
-static void await_end(struct yoke_worker *worker)
-{
-    _Atomic uint32_t never = 0;
-    if (worker->ctl->processes) {
-        (void)yk_futex_wait(&never, 0, yk_clock_ns() + DOOMED_NS, YK_PRIVATE);
-        yk_process_exit(1);
-    }
-}
-
-static void step_to(struct yoke_worker *worker, struct yk_slot *slot, uint32_t from, uint32_t to)
+/* False: the item that ran until now was doomed. Calls and ranges are doomed by their word. */
+static bool step_to(struct yk_slot *slot, uint32_t from, uint32_t to)
 {
     if ((slot->flags & YK_FLAG_TIMED) == 0) {
         /* SYNC(progress) release: what the items before did is complete. */
         atomic_store_explicit(&slot->progress, to, memory_order_release);
-        return;
+        return true;
     }
     /* SYNC(progress) release: as above, unless the item was doomed. */
-    if (!atomic_compare_exchange_strong_explicit(&slot->progress, &from, to, memory_order_release,
-                                                 memory_order_relaxed)) {
-        await_end(worker);
-    }
+    return atomic_compare_exchange_strong_explicit(&slot->progress, &from, to, memory_order_release,
+                                                   memory_order_relaxed);
 }
 
 /* Note the start for the watchdog, and set the deadline the task itself can ask for. */
@@ -54,7 +44,7 @@ static void start_clock(struct yoke_task *task, _Atomic int64_t *started_ns, int
     task->deadline_ns = yk_after(now, timeout_ns);
 }
 
-static void run_call(struct yoke_task *task, struct yk_slot *slot)
+static bool run_call(struct yoke_task *task, struct yk_slot *slot)
 {
     task->wants_result = true;
     task->attempt = slot->attempt;
@@ -66,22 +56,22 @@ static void run_call(struct yoke_task *task, struct yk_slot *slot)
         out = call->out;
         start_clock(task, &call->started_ns, call->timeout_ns);
     }
-    step_to(task->worker, slot, 0, 1);
+    (void)step_to(slot, 0, 1);
     slot->code = yk_task_call(task, slot->run.fn, in, out);
-    step_to(task->worker, slot, 1, 2);
+    return step_to(slot, 1, 2);
 }
 
-static void run_range(struct yoke_task *task, struct yk_slot *slot)
+static bool run_range(struct yoke_task *task, struct yk_slot *slot)
 {
     struct yk_part *const part = slot->run.part;
     task->item = part->begin;
     task->attempt = slot->attempt;
     start_clock(task, &part->started_ns, part->timeout_ns);
-    step_to(task->worker, slot, 0, 1);
+    (void)step_to(slot, 0, 1);
     slot->code = yk_task_conclude(
         task, part->range_fn(task, part->begin, part->begin + part->count, part->out));
     part->ran = part->count;
-    step_to(task->worker, slot, 1, 2);
+    return step_to(slot, 1, 2);
 }
 
 static void note_failure(struct yk_part *part, uint32_t k, int32_t code)
@@ -97,7 +87,7 @@ static void note_failure(struct yk_part *part, uint32_t k, int32_t code)
     }
 }
 
-static void run_items(struct yoke_task *task, struct yk_slot *slot)
+static bool run_items(struct yoke_task *task, struct yk_slot *slot)
 {
     struct yk_part *const part = slot->run.part;
     task->wants_result = part->results != NULL;
@@ -113,7 +103,9 @@ static void run_items(struct yoke_task *task, struct yk_slot *slot)
         task->item = part->begin + k;
         task->attempt = k == 0 ? slot->attempt : 0;
         start_clock(task, &part->started_ns, part->timeout_ns);
-        step_to(task->worker, slot, k, k + 1);
+        if (!step_to(slot, k, k + 1)) {
+            return false;
+        }
         const int32_t code = yk_task_call(task, part->fn, in, out);
         if (code != 0) {
             note_failure(part, k, code);
@@ -123,33 +115,98 @@ static void run_items(struct yoke_task *task, struct yk_slot *slot)
     }
     part->took_ns = task->wants_result ? yk_clock_ns() - begin_ns : 0;
     part->ran = k;
-    if (k == part->count) {
-        step_to(task->worker, slot, k, k + 1);
+    return k < part->count || step_to(slot, k, k + 1);
+}
+
+/* --- giving up ----------------------------------------------------------------------------- */
+
+/* Nobody believes us any more, or waits for us: our end makes room for another worker. A SIGKILL
+ * may be on its way, and then it is what the program should see. */
+YK_NORETURN static void await_end(void)
+{
+    _Atomic uint32_t never = 0;
+    (void)yk_futex_wait(&never, 0, yk_clock_ns() + DOOMED_NS, YK_PRIVATE);
+    yk_process_exit(1);
+}
+
+static bool swap_word(struct yk_slot *slot, uint64_t from, uint64_t to)
+{
+    /* SYNC(slot-word) release: we touch nothing of the task after this. */
+    return atomic_compare_exchange_strong_explicit(&slot->word, &from, to, memory_order_release,
+                                                   memory_order_relaxed);
+}
+
+static enum yk_hand load_hand(struct yk_line *line)
+{
+    /* SYNC(hand) acquire: what was sent for the task was sent before. */
+    return (enum yk_hand)atomic_load_explicit(&line->hand, memory_order_acquire);
+}
+
+/* The program settles the task that we gave up, and lets us go. The signals it sent for that task
+ * are pending by then, since they are blocked here: they end with it. */
+static void await_hand(struct yk_line *line)
+{
+    const int64_t until = yk_clock_ns() + GIVEN_NS;
+    while (load_hand(line) == YK_HAND_WAITS) {
+        if (yk_futex_wait(&line->hand, YK_HAND_WAITS, until, YK_SHARED) == -ETIMEDOUT) {
+            await_end();
+        }
     }
+    yk_signals_drop();
+    uint32_t seen = YK_HAND_GO;
+    /* SYNC(hand) acq_rel: from here on a signal would hit the next task, and none comes. */
+    if (!atomic_compare_exchange_strong_explicit(&line->hand, &seen, YK_HAND_FREE,
+                                                 memory_order_acq_rel, memory_order_relaxed)) {
+        await_end();
+    }
+}
+
+/* Doomed, and yet alive: a handler, or the task itself, made an end in time, or the SIGKILL is on
+ * its way. That we gave the task up is a phase of its word and no flag beside it: should we die
+ * now, one look at the word still tells all there is to know of the task. That we wait stands in
+ * the line, since the slot is the next task's as soon as ours is settled. */
+static void give_up(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word)
+{
+    const uint32_t ticket = yk_word_ticket(word);
+    const uint64_t given = yk_word(ticket, worker->claimer.owner, YK_GIVEN);
+    struct yk_signal_mask mask;
+    if (!worker->ctl->processes) {
+        return;
+    }
+    yk_signals_block(&mask);
+    /* relaxed: the word publishes it. */
+    atomic_store_explicit(&worker->line->hand, YK_HAND_WAITS, memory_order_relaxed);
+    if (!swap_word(slot, yk_word(ticket, worker->claimer.owner, YK_DOOMED), given) &&
+        !swap_word(slot, word, given)) {
+        await_end(); /* nothing that we or the program would write */
+    }
+    await_hand(worker->line);
+    yk_signals_restore(&mask);
 }
 
 void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word)
 {
     struct yoke_task task = {.context = slot->context, .slot = slot, .worker = worker};
+    bool whole = false;
     yk_task_enter(&task);
     switch ((enum yk_op)slot->op) {
     case YK_OP_CALL:
-        run_call(&task, slot);
+        whole = run_call(&task, slot);
         break;
     case YK_OP_MAP:
-        run_items(&task, slot);
+        whole = run_items(&task, slot);
         break;
     case YK_OP_RANGE:
     default:
-        run_range(&task, slot);
+        whole = run_range(&task, slot);
         break;
     }
     yk_task_leave(&task);
     if (worker->ctl->processes) {
         yk_stdio_flush(); /* what the task printed is out before its result is in */
     }
-    if (!yk_table_complete(worker->table, slot, word)) {
-        await_end(worker);
+    if (!whole || !yk_table_complete(worker->table, slot, word)) {
+        give_up(worker, slot, word);
     }
 }
 
@@ -223,18 +280,32 @@ static struct yk_slot *take(struct yoke_worker *worker, bool queue, uint64_t *wo
     return yk_table_claim(worker->table, &worker->claimer, word);
 }
 
+/* It ran as many tasks as it may: its end is to count as none. */
+static bool retires(struct yoke_worker *worker)
+{
+    if (worker->ctl->tasks_max == 0 || worker->ran < worker->ctl->tasks_max) {
+        return false;
+    }
+    uint32_t active = YK_LINE_ACTIVE;
+    /* SYNC(line-state) release: unless it was told to stop, which it does as well. */
+    atomic_compare_exchange_strong_explicit(&worker->line->state, &active, YK_LINE_RETIRED,
+                                            memory_order_release, memory_order_relaxed);
+    return true;
+}
+
 int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
 {
     /* One task after the other: look how many there are. After a sleep: take what has come. */
     bool queue = true;
     for (;;) {
-        if (yk_line_state_of(worker->line) != YK_LINE_ACTIVE) {
+        if (yk_line_state_of(worker->line) != YK_LINE_ACTIVE || retires(worker)) {
             return YOKE_ECLOSED;
         }
         uint64_t word = 0;
         struct yk_slot *const slot = take(worker, queue, &word);
         if (slot != NULL) {
             yk_worker_run(worker, slot, word);
+            worker->ran++;
             return 0;
         }
         queue = false;
@@ -301,6 +372,9 @@ void yk_worker_live(struct yoke_worker *worker)
         } else {
             serve(worker);
         }
+    }
+    if (ctl->worker_exit != NULL && refused == 0) {
+        ctl->worker_exit(worker->index, ctl->user);
     }
     if (ctl->hooks.worker_exit != NULL) {
         ctl->hooks.worker_exit(worker->index, ctl->user);

@@ -210,6 +210,19 @@ void yk_signals_restore(const struct yk_signal_mask *saved)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
+void yk_signals_drop(void)
+{
+    const int saved = errno;
+    const struct timespec now = {0, 0};
+    sigset_t asked;
+    sigemptyset(&asked);
+    sigaddset(&asked, SIGINT);
+    sigaddset(&asked, SIGTERM);
+    while (sigtimedwait(&asked, NULL, &now) > 0 || errno == EINTR) {
+    }
+    errno = saved;
+}
+
 void yk_interrupt_default(void)
 {
     const struct sigaction normal = {.sa_handler = SIG_DFL};
@@ -224,6 +237,16 @@ int yk_signal_kill(void)
 int yk_signal_interrupt(void)
 {
     return SIGINT;
+}
+
+int yk_signal_terminate(void)
+{
+    return SIGTERM;
+}
+
+int yk_signal_continue(void)
+{
+    return SIGCONT;
 }
 
 void yk_process_name(const char *name)
