@@ -15,6 +15,7 @@
 #define PUBLISH_AHEAD 2 /* slots; the one at head is looked at by workers */
 #define COLLECT_FROM 8  /* units under way */
 #define COLLECT_STEPS 2
+#define REPLACED_AT_ONCE 64
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
 
 uint32_t yk_pool_event(struct yoke_pool *pool)
@@ -180,25 +181,42 @@ static bool needs_announce(struct yk_slot *slot)
     return atomic_load_explicit(&slot->notify, memory_order_seq_cst) != 0;
 }
 
+static bool is_result(struct yoke_pool *pool, const struct yk_result *block)
+{
+    return block != (void *)pool->ctl && yk_heap_block_bytes(block) >= sizeof *block;
+}
+
+/* Blocks that later calls replaced, the oldest first: until it is free each hangs on the block, so
+ * that who is cut off here can begin anew. A circle ends at what is free already. */
+static void free_older(struct yoke_pool *pool, struct yk_result *block)
+{
+    struct yk_result *found[REPLACED_AT_ONCE];
+    bool more = block->older != NULL;
+    while (more) {
+        struct yk_result *older = block->older;
+        size_t count = 0;
+        for (; count < REPLACED_AT_ONCE && older != block && is_result(pool, older); count++) {
+            found[count] = older;
+            older = older->older;
+        }
+        more = count == REPLACED_AT_ONCE;
+        block->older = more ? older : block->older;
+        while (count-- > 0) {
+            more = yk_heap_free(found[count]) && more;
+        }
+    }
+}
+
 void yk_pool_take_result(struct yoke_pool *pool, struct yk_result *block, struct yk_answer *answer)
 {
-    const size_t room = yk_heap_block_bytes(block);
+    const size_t room = yk_heap_block_bytes(block); /* once: it may change */
     if (room < sizeof *block || block == (void *)pool->ctl) {
         return;
     }
     answer->result = block;
     answer->result_at = block->data;
     answer->result_bytes = yk_min(block->bytes, room - sizeof *block);
-    /* Blocks that later calls replaced. A circle ends at what is free already. */
-    struct yk_result *older = block->older;
-    while (older != NULL && older != (void *)pool->ctl && older != block &&
-           yk_heap_block_bytes(older) >= sizeof *older) {
-        struct yk_result *const next = older->older;
-        if (!yk_heap_free(older)) {
-            break;
-        }
-        older = next;
-    }
+    free_older(pool, block);
 }
 
 void yk_slot_take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk_answer *answer)

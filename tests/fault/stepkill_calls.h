@@ -11,7 +11,7 @@
 
 #include "stepkill.h"
 
-#include "memory/size_class.h"
+#include "memory/chunk.h"
 
 enum {
     SMALL = 100,
@@ -47,26 +47,26 @@ struct calls {
     unsigned char in[RECORD_IN], context[CONTEXT];
 };
 
-static struct tally *tally_of(const void *in)
+static inline struct tally *tally_of(const void *in)
 {
     struct tally *tally;
     memcpy(&tally, in, sizeof tally);
     return tally;
 }
 
-static unsigned char pattern(size_t i)
+static inline unsigned char pattern(size_t i)
 {
     return (unsigned char)(i * 7 + 3);
 }
 
-static void paint(unsigned char *block, size_t bytes)
+static inline void paint(unsigned char *block, size_t bytes)
 {
     block[0] = pattern(0);
     block[bytes / 2] = pattern(bytes / 2);
     block[bytes - 1] = pattern(bytes - 1);
 }
 
-static int is_painted(const unsigned char *block, size_t bytes)
+static inline int is_painted(const unsigned char *block, size_t bytes)
 {
     return block[0] == pattern(0) && block[bytes / 2] == pattern(bytes / 2) &&
            block[bytes - 1] == pattern(bytes - 1);
@@ -74,7 +74,7 @@ static int is_painted(const unsigned char *block, size_t bytes)
 
 /* ---- the bodies ---------------------------------------------------------------------------- */
 
-static int run_inline(yoke_task *task, const void *in, void *out)
+static inline int run_inline(yoke_task *task, const void *in, void *out)
 {
     struct tally *tally = tally_of(in);
     (void)task;
@@ -84,7 +84,7 @@ static int run_inline(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
-static int run_record(yoke_task *task, const void *in, void *out)
+static inline int run_record(yoke_task *task, const void *in, void *out)
 {
     struct tally *tally = tally_of(in);
     count_up(&tally->starts, 1);
@@ -96,7 +96,7 @@ static int run_record(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
-static int run_small_result(yoke_task *task, const void *in, void *out)
+static inline int run_small_result(yoke_task *task, const void *in, void *out)
 {
     struct tally *tally = tally_of(in);
     (void)out;
@@ -106,7 +106,7 @@ static int run_small_result(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
-static int run_large_result(yoke_task *task, const void *in, void *out)
+static inline int run_large_result(yoke_task *task, const void *in, void *out)
 {
     struct tally *tally = tally_of(in);
     (void)out;
@@ -116,7 +116,7 @@ static int run_large_result(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
-static int run_two_results(yoke_task *task, const void *in, void *out)
+static inline int run_two_results(yoke_task *task, const void *in, void *out)
 {
     struct tally *tally = tally_of(in);
     (void)out;
@@ -127,7 +127,7 @@ static int run_two_results(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
-static int take_block(struct tally *tally, size_t bytes)
+static inline int take_block(struct tally *tally, size_t bytes)
 {
     count_up(&tally->starts, 1);
     if (!atomic_load_explicit(&tally->shelf, memory_order_seq_cst)) { /* else it is a retry's */
@@ -139,7 +139,7 @@ static int take_block(struct tally *tally, size_t bytes)
     return 0;
 }
 
-static int run_take_small(yoke_task *task, const void *in, void *out)
+static inline int run_take_small(yoke_task *task, const void *in, void *out)
 {
     (void)task;
     (void)out;
@@ -147,14 +147,14 @@ static int run_take_small(yoke_task *task, const void *in, void *out)
 }
 
 /* A run of chunks. */
-static int run_take_huge(yoke_task *task, const void *in, void *out)
+static inline int run_take_huge(yoke_task *task, const void *in, void *out)
 {
     (void)task;
     (void)out;
     return take_block(tally_of(in), HUGE);
 }
 
-static int run_give(yoke_task *task, const void *in, void *out)
+static inline int run_give(yoke_task *task, const void *in, void *out)
 {
     struct tally *tally = tally_of(in);
     (void)task;
@@ -165,7 +165,7 @@ static int run_give(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
-static int run_three_results(yoke_task *task, const void *in, void *out)
+static inline int run_three_results(yoke_task *task, const void *in, void *out)
 {
     struct tally *tally = tally_of(in);
     (void)out;
@@ -177,7 +177,7 @@ static int run_three_results(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
-static int take_and_give(struct tally *tally, size_t bytes)
+static inline int take_and_give(struct tally *tally, size_t bytes)
 {
     count_up(&tally->starts, 1);
     unsigned char *block = yoke_shared_alloc(bytes);
@@ -187,21 +187,21 @@ static int take_and_give(struct tally *tally, size_t bytes)
     return 0;
 }
 
-static int run_own_small(yoke_task *task, const void *in, void *out)
+static inline int run_own_small(yoke_task *task, const void *in, void *out)
 {
     (void)task;
     (void)out;
     return take_and_give(tally_of(in), SMALL);
 }
 
-static int run_own_huge(yoke_task *task, const void *in, void *out)
+static inline int run_own_huge(yoke_task *task, const void *in, void *out)
 {
     (void)task;
     (void)out;
     return take_and_give(tally_of(in), HUGE);
 }
 
-static int run_inner(yoke_task *task, const void *in, void *out)
+static inline int run_inner(yoke_task *task, const void *in, void *out)
 {
     (void)task;
     *(int64_t *)out = *(const int64_t *)in * 3;
@@ -209,7 +209,7 @@ static int run_inner(yoke_task *task, const void *in, void *out)
 }
 
 /* A map inside a task runs in the worker itself. */
-static int run_nested(yoke_task *task, const void *in, void *out)
+static inline int run_nested(yoke_task *task, const void *in, void *out)
 {
     struct tally *tally = tally_of(in);
     const int64_t numbers[NESTED] = {1, 2, 3, 4, 5};
@@ -229,12 +229,12 @@ static int run_nested(yoke_task *task, const void *in, void *out)
 
 /* ---- begin --------------------------------------------------------------------------------- */
 
-static const struct call *call_of(const struct stepkill *s)
+static inline const struct call *call_of(const struct stepkill *s)
 {
     return s->scene->detail;
 }
 
-static void begin(struct stepkill *s)
+static inline void begin(struct stepkill *s)
 {
     struct calls *c = s->state;
     s->begun++;
@@ -261,7 +261,7 @@ static void begin(struct stepkill *s)
     CHECK_RC(yoke_wait(c->job, 1), -ETIMEDOUT);
 }
 
-static void cancel(struct stepkill *s)
+static inline void cancel(struct stepkill *s)
 {
     struct calls *c = s->state;
     const int rc = yoke_job_cancel(c->job, 1);
@@ -270,7 +270,7 @@ static void cancel(struct stepkill *s)
 
 /* ---- judge --------------------------------------------------------------------------------- */
 
-static void judge_outcome(struct stepkill *s, const yoke_outcome *o, long starts, long ends)
+static inline void judge_outcome(struct stepkill *s, const yoke_outcome *o, long starts, long ends)
 {
     const int crashed = o->kind == YOKE_CRASHED, cancelled = o->kind == YOKE_CANCELLED;
     MUST(starts <= (long)o->attempts, "I1 a body runs no more often than the outcome tells");
@@ -294,7 +294,7 @@ static void judge_outcome(struct stepkill *s, const yoke_outcome *o, long starts
     MUST(s->mark > 0, "I2 who was killed before the claim took no task along");
 }
 
-static void judge_result(struct stepkill *s, const yoke_outcome *outcome)
+static inline void judge_result(struct stepkill *s, const yoke_outcome *outcome)
 {
     struct calls *c = s->state;
     const struct call *call = call_of(s);
@@ -313,7 +313,7 @@ static void judge_result(struct stepkill *s, const yoke_outcome *outcome)
 }
 
 /* The large block that went down with its worker: the only one of its size. */
-static void find_lost(size_t bytes)
+static inline void find_lost(size_t bytes)
 {
     struct yk_heap_handle heap;
     CHECK_RC(yk_heap_export(&heap), 0);
@@ -327,7 +327,7 @@ static void find_lost(size_t bytes)
 }
 
 /* The block that changed hands: nobody's twice, and the program can give it back. */
-static void judge_shelf(struct stepkill *s, const yoke_outcome *outcome)
+static inline void judge_shelf(struct stepkill *s, const yoke_outcome *outcome)
 {
     struct calls *c = s->state;
     const struct call *call = call_of(s);
@@ -359,7 +359,7 @@ static void judge_shelf(struct stepkill *s, const yoke_outcome *outcome)
     s->blocks += lost;
 }
 
-static void judge(struct stepkill *s)
+static inline void judge(struct stepkill *s)
 {
     struct calls *c = s->state;
     const struct call *call = call_of(s);
