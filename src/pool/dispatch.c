@@ -314,7 +314,8 @@ bool yk_unit_notify_locked(struct yoke_pool *pool, struct yk_unit *unit)
     atomic_store_explicit(&slot->notify, 1, memory_order_seq_cst);
     /* SYNC(slot-word) seq_cst: after notify. */
     const uint64_t word = atomic_load_explicit(&slot->word, memory_order_seq_cst);
-    return yk_word_phase(word) == YK_DONE;
+    /* With another ticket it is no answer to this one: the caller would look again for ever. */
+    return yk_word_phase(word) == YK_DONE && yk_word_ticket(word) == unit->ticket;
 }
 
 /* --- taking back ---------------------------------------------------------------------------- */
