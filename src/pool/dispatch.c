@@ -11,10 +11,8 @@
 #include "memory/heap.h"
 #include "pool/dispatch.h"
 
-#define COLLECT_AHEAD 2 /* slots */
-#define PUBLISH_AHEAD 2 /* slots; the one at head is looked at by workers */
-#define COLLECT_FROM 8  /* units under way */
-#define COLLECT_STEPS 2
+#define COLLECT_AHEAD 6U /* slots */
+#define PUBLISH_AHEAD 6U /* slots; the one at head is looked at by workers */
 #define REPLACED_AT_ONCE 64
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
 
@@ -57,13 +55,6 @@ void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t unti
     look_up(pool, event);
 }
 
-bool yk_unit_looks_done(struct yoke_pool *pool, struct yk_unit *unit)
-{
-    const uint32_t index = yk_unit_slot(unit);
-    return index == YK_NO_SLOT ||
-           yk_word_phase(yk_slot_load_word(yk_pool_slot(pool, index))) == YK_DONE;
-}
-
 /* --- publishing ----------------------------------------------------------------------------- */
 
 /* A FREE slot, with its ticket; YK_NO_SLOT if all are in use. */
@@ -78,11 +69,6 @@ static uint32_t take_slot_locked(struct yoke_pool *pool, uint32_t *ticket) YK_RE
         pool->tail++; /* passed over: it is not READY with this ticket, claimers go past it */
     }
     return YK_NO_SLOT;
-}
-
-bool yk_pool_has_room_locked(struct yoke_pool *pool)
-{
-    return pool->in_flight < YK_TABLE_SLOTS;
 }
 
 static void publish_at_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t index,
@@ -134,7 +120,7 @@ void yk_unit_publish_locked(struct yoke_pool *pool, struct yk_unit *unit)
     pool->backlog_end = &unit->next;
 }
 
-void yk_pool_drain_backlog_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+void yk_pool_drain_backlog_slow_locked(struct yoke_pool *pool)
 {
     while (pool->backlog != NULL) {
         uint32_t ticket = 0;
@@ -256,7 +242,9 @@ static void collect_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQU
     struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
     struct yk_answer answer = {0};
     /* Who collects one after the other comes to that line soon, and a worker wrote it last. */
-    yk_prefetch(yk_pool_slot(pool, yk_unit_slot(unit) + COLLECT_AHEAD));
+    if (pool->in_flight > 2 * COLLECT_AHEAD) {
+        yk_prefetch(yk_pool_slot(pool, yk_unit_slot(unit) + COLLECT_AHEAD));
+    }
     read_answer(pool, slot, &answer);
     const bool announce = needs_announce(slot);
     yk_slot_release_locked(pool, unit);
@@ -277,21 +265,6 @@ void yk_unit_poll_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
     if (unit->state == YK_UNIT_TABLE && is_done_locked(pool, unit)) {
         collect_locked(pool, unit);
-    }
-}
-
-void yk_pool_collect_some_locked(struct yoke_pool *pool)
-{
-    /* With few under way the oldest may still be at work, and a look at its line would slow it. */
-    for (int i = 0; i < COLLECT_STEPS && pool->in_flight >= COLLECT_FROM; i++) {
-        struct yk_unit *const unit = pool->units[pool->oldest % YK_TABLE_SLOTS];
-        if (unit != NULL && !is_done_locked(pool, unit)) {
-            return;
-        }
-        if (unit != NULL) {
-            collect_locked(pool, unit);
-        }
-        pool->oldest += pool->oldest < pool->tail;
     }
 }
 

@@ -54,6 +54,21 @@ void yk_slot_release_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQ
 void yk_pool_take_result(struct yoke_pool *pool, struct yk_result *block, struct yk_answer *answer);
 /* The result block of a call, if it made one; what it replaced is given back. */
 void yk_slot_take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk_answer *answer);
-void yk_pool_drain_backlog_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+void yk_pool_drain_backlog_slow_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+
+static inline void yk_pool_drain_backlog_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    if (YK_UNLIKELY(pool->backlog != NULL)) {
+        yk_pool_drain_backlog_slow_locked(pool);
+    }
+}
+
+/* The slot's word says DONE; no lock needed, a hint. */
+static inline bool yk_unit_looks_done(struct yoke_pool *pool, struct yk_unit *unit)
+{
+    const uint32_t index = yk_unit_slot(unit);
+    return index == YK_NO_SLOT ||
+           yk_word_phase(yk_slot_load_word(yk_pool_slot(pool, index))) == YK_DONE;
+}
 
 #endif

@@ -8,7 +8,7 @@
 #ifndef YK_FLIGHT_H
 #define YK_FLIGHT_H
 
-#include "pool/pool_private.h"
+#include "pool/dispatch.h"
 
 /* Items begin to begin + count - 1; the first was started `attempts` times before. */
 struct yk_piece {

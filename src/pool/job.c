@@ -1,57 +1,23 @@
 /* SPDX-License-Identifier: MIT
- * job.c - one task at a time: submit, wait, result, cancel, release.   Room: pool.
+ * job.c - the life of a job: made, filled in, ended, asked for its result, cancelled, released.
  *
  * Small arguments and results live in the slot. Larger ones, a copied context or a timeout need a
  * record: one block that holds the yk_call, the context, in and out, in memory the workers see.
- * A job is freed by whoever comes last: its owner's release, or the end of its task.
+ * A job goes back to the pool's list with whoever comes last: its owner's release, or the end of
+ * its task. The pool itself is freed after its destroy with its last job.   Room: pool.
  */
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 
 #include "memory/heap.h"
-#include "pool/pool_private.h"
+#include "pool/job.h"
 
-#define DATA_BYTES_MAX ((size_t)1 << 30)
 #define ALIGN ((size_t)16)
-#define SEVERAL_POOLS_SLICE_NS 1000000LL
-
-struct yoke_job {
-    struct yk_unit unit; /* first: a unit of ours is a job */
-    /* read-only after submit */
-    struct yoke_pool *pool;
-    yoke_fn *fn;
-    const void *context;
-    size_t in_bytes;
-    size_t out_bytes;
-    unsigned retries;
-    _Alignas(16) unsigned char small_in[YK_INLINE_IN_MAX];
-    struct yk_call *record; /* or NULL */
-    void *record_out;
-    /* under the pool's lock */
-    unsigned attempts;
-    bool cancelled;
-    bool released;
-    yoke_outcome outcome;
-    void *result; /* a block of the task's making, to be given back; or NULL */
-    const void *result_at;
-    size_t result_bytes;
-    _Alignas(16) unsigned char small_out[YK_INLINE_OUT_MAX];
-    _Atomic bool ended; /* SYNC(job-ended): the outcome is final */
-};
-
-static bool job_ended(const yoke_job *job)
-{
-    /* SYNC(job-ended) acquire: sees the outcome and the result. */
-    return atomic_load_explicit(&job->ended, memory_order_acquire);
-}
-
-static void free_job(yoke_job *job)
-{
-    yk_pool_free(job->pool, job->result);
-    yk_pool_free(job->pool, job->record);
-    free(job);
-}
+#if defined(YK_DEBUG)
+#define SPARE_JOBS_MAX 0U /* so that tools that watch malloc see each job's end */
+#else
+#define SPARE_JOBS_MAX YK_TABLE_SLOTS
+#endif
 
 /* --- in and out of the table ---------------------------------------------------------------- */
 
@@ -62,19 +28,19 @@ static void fill(struct yk_unit *unit, struct yk_slot *slot)
     slot->run.fn = job->fn;
     slot->context = job->context;
     slot->attempt = job->attempts;
-    if (job->record != NULL) {
+    if (YK_UNLIKELY(job->record != NULL)) {
         slot->u.record.call = job->record;
         slot->flags = unit->timeout_ns != 0 ? YK_FLAG_TIMED : 0;
         return;
     }
     slot->flags = YK_FLAG_INLINE;
-    memset(slot->u.data, 0, sizeof slot->u.data);
-    memcpy(slot->u.data, job->small_in, sizeof job->small_in);
+    memcpy(slot->u.data, job->small_in, YK_INLINE_IN_MAX);
+    memset(slot->u.data + YK_INLINE_IN_MAX, 0, YK_INLINE_OUT_MAX);
 }
 
 static bool may_try_again(const yoke_job *job, const struct yk_answer *answer)
 {
-    if (!answer->died || job->unit.verdict != 0 || job->pool->stopping || job->cancelled) {
+    if (job->unit.verdict != 0 || job->pool->stopping || job->cancelled) {
         return false;
     }
     return answer->progress == 0 || job->attempts <= job->retries;
@@ -89,21 +55,18 @@ static void finish(yoke_job *job, const struct yk_answer *answer)
     job->result_at = answer->result_at;
     job->result_bytes = answer->result_bytes;
     memcpy(job->small_out, answer->data, sizeof job->small_out);
-    if (job->released) {
-        struct yoke_pool *const pool = job->pool;
-        free_job(job);
-        yk_pool_job_gone(pool);
-        return;
-    }
     /* SYNC(job-ended) release: publishes the outcome and the result. */
     atomic_store_explicit(&job->ended, true, memory_order_release);
+    if (YK_UNLIKELY(job->released)) {
+        (void)yk_job_drop_locked(job->pool, job); /* the pool is alive: it has tasks */
+    }
 }
 
 static bool ended(struct yk_unit *unit, const struct yk_answer *answer)
 {
     yoke_job *const job = (yoke_job *)unit;
     job->attempts += answer->progress > 0;
-    if (may_try_again(job, answer)) {
+    if (YK_UNLIKELY(answer->died) && may_try_again(job, answer)) {
         if (job->record != NULL) {
             memset(job->record_out, 0, job->out_bytes);
             atomic_init(&job->record->started_ns, 0);
@@ -114,13 +77,97 @@ static bool ended(struct yk_unit *unit, const struct yk_answer *answer)
     return false;
 }
 
-/* --- making --------------------------------------------------------------------------------- */
+/* --- making and dropping -------------------------------------------------------------------- */
 
-static int make_record(yoke_job *job, const void *in, const yoke_options *options)
+yoke_job *yk_job_reuse_locked(struct yoke_pool *pool)
+{
+    yoke_job *const job = pool->spare_jobs;
+    if (job != NULL) {
+        pool->spare_jobs = job->next;
+        pool->spare_job_count--;
+        pool->jobs_out++;
+    }
+    return job;
+}
+
+yoke_job *yk_job_make(struct yoke_pool *pool)
+{
+    yk_biased_lock(&pool->lock);
+    yoke_job *job = yk_job_reuse_locked(pool);
+    pool->jobs_out += job == NULL;
+    yk_biased_unlock(&pool->lock);
+    if (job != NULL) {
+        return job;
+    }
+    job = aligned_alloc(YK_CACHE_LINE, yk_round_up(sizeof *job, YK_CACHE_LINE));
+    if (job == NULL) {
+        yk_biased_lock(&pool->lock);
+        pool->jobs_out--;
+        yk_biased_unlock(&pool->lock);
+        return NULL;
+    }
+    yk_unit_init(&job->unit, fill, ended);
+    job->pool = pool;
+    return job;
+}
+
+struct yoke_pool *yk_job_drop_locked(struct yoke_pool *pool, yoke_job *job)
+{
+    if (YK_UNLIKELY(job->result != NULL || job->record != NULL)) {
+        yk_pool_free(pool, job->result);
+        yk_pool_free(pool, job->record);
+    }
+    pool->jobs_out--;
+    if (YK_LIKELY(pool->spare_job_count < SPARE_JOBS_MAX && !pool->destroyed)) {
+        job->next = pool->spare_jobs;
+        pool->spare_jobs = job;
+        pool->spare_job_count++;
+    } else {
+        free(job);
+    }
+    return pool->destroyed && pool->jobs_out == 0 ? pool : NULL;
+}
+
+void yk_jobs_free_spare_locked(struct yoke_pool *pool)
+{
+    while (pool->spare_jobs != NULL) {
+        yoke_job *const job = pool->spare_jobs;
+        pool->spare_jobs = job->next;
+        free(job);
+    }
+    pool->spare_job_count = 0;
+}
+
+void yk_job_begin(yoke_job *job, yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes)
+{
+    job->unit.timeout_ns = 0;
+    job->unit.state = YK_UNIT_IDLE;
+    job->fn = fn;
+    job->context = NULL;
+    job->out_bytes = out_bytes;
+    job->record = NULL;
+    job->retries = 0;
+    job->attempts = 0;
+    job->cancelled = false;
+    job->released = false;
+    job->result = NULL;
+    /* relaxed: nobody else knows the job yet. */
+    atomic_store_explicit(&job->ended, false, memory_order_relaxed);
+    if (YK_LIKELY(in_bytes == YK_INLINE_IN_MAX)) {
+        memcpy(job->small_in, in, YK_INLINE_IN_MAX);
+    } else {
+        memset(job->small_in, 0, sizeof job->small_in);
+        if (in_bytes != 0 && in_bytes < YK_INLINE_IN_MAX) {
+            memcpy(job->small_in, in, in_bytes);
+        }
+    }
+}
+
+int yk_job_record(yoke_job *job, const void *in, size_t in_bytes, const yoke_options *options)
 {
     const size_t context_at = yk_round_up(sizeof(struct yk_call), ALIGN);
     const size_t in_at = context_at + yk_round_up(options->context_bytes, ALIGN);
-    const size_t out_at = in_at + yk_round_up(job->in_bytes, ALIGN);
+    const size_t out_at = in_at + yk_round_up(in_bytes, ALIGN);
     unsigned char *const block = yk_pool_alloc(job->pool, out_at + job->out_bytes);
     if (block == NULL) {
         return -ENOMEM;
@@ -132,8 +179,8 @@ static int make_record(yoke_job *job, const void *in, const yoke_options *option
         memcpy(block + context_at, options->context, options->context_bytes);
         job->context = block + context_at;
     }
-    if (job->in_bytes != 0) {
-        memcpy(block + in_at, in, job->in_bytes);
+    if (in_bytes != 0) {
+        memcpy(block + in_at, in, in_bytes);
     }
     memset(block + out_at, 0, job->out_bytes);
     call->in = block + in_at;
@@ -144,49 +191,7 @@ static int make_record(yoke_job *job, const void *in, const yoke_options *option
     return 0;
 }
 
-static int make_job(struct yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
-                    size_t out_bytes, const yoke_options *options, yoke_job **made)
-{
-    /* Field by field: most tasks are small, and clearing what they do not use would cost as much
-     * as the rest of this. malloc aligns to 16. */
-    yoke_job *const job = malloc(sizeof *job);
-    if (job == NULL) {
-        return -ENOMEM;
-    }
-    yk_unit_init(&job->unit, fill, ended);
-    job->unit.timeout_ns = options->timeout_ns;
-    job->pool = pool;
-    job->fn = fn;
-    job->context = options->context;
-    job->in_bytes = in_bytes;
-    job->out_bytes = out_bytes;
-    job->retries = options->retries;
-    job->record = NULL;
-    job->attempts = 0;
-    job->cancelled = false;
-    job->released = false;
-    job->result = NULL;
-    memset(job->small_in, 0, sizeof job->small_in);
-    memset(job->small_out, 0, sizeof job->small_out);
-    atomic_init(&job->ended, false);
-    const bool small = in_bytes <= YK_INLINE_IN_MAX && out_bytes <= YK_INLINE_OUT_MAX &&
-                       options->context_bytes == 0 && options->timeout_ns == 0;
-    if (!small) {
-        const int rc = make_record(job, in, options);
-        if (rc != 0) {
-            free(job);
-            return rc;
-        }
-    } else if (in_bytes != 0) {
-        memcpy(job->small_in, in, in_bytes);
-    }
-    *made = job;
-    return 0;
-}
-
-/* --- submit --------------------------------------------------------------------------------- */
-
-static void run_serially(yoke_job *job)
+void yk_job_run(yoke_job *job)
 {
     struct yoke_task task = {.context = job->context, .wants_result = true};
     const void *in = job->small_in;
@@ -209,274 +214,16 @@ static void run_serially(yoke_job *job)
     atomic_store_explicit(&job->ended, true, memory_order_release);
 }
 
-/* Ask for a wake at every unit of the table; true if one is DONE already. */
-static bool notify_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
-{
-    bool done = false;
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
-        if (pool->units[i] != NULL) {
-            done = yk_unit_notify_locked(pool, pool->units[i]) || done;
-        }
-    }
-    return done;
-}
-
-static int await_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
-{
-    while (pool->closed == 0 && !yk_pool_has_room_locked(pool)) {
-        yk_pool_collect_all_locked(pool);
-        const uint32_t event = yk_pool_event(pool);
-        if (yk_pool_has_room_locked(pool) || notify_all_locked(pool)) {
-            continue;
-        }
-        yk_biased_unlock(&pool->lock);
-        const int rc = yk_pool_await(pool, event, YOKE_FOREVER);
-        yk_biased_lock(&pool->lock);
-        if (rc != 0) {
-            return rc;
-        }
-    }
-    return pool->closed;
-}
-
-static int hand_in(struct yoke_pool *pool, yoke_job *job)
-{
-    const bool inside = pool->kind == YOKE_THREADS && yk_pool_inside_task(pool);
-    yk_biased_lock(&pool->lock);
-    /* A task must not wait for room that only it could make: it does the work itself. */
-    const bool full = inside && !yk_pool_has_room_locked(pool);
-    int rc = inside ? pool->closed : await_room_locked(pool);
-    if (inside && !pool->stopping) {
-        rc = 0; /* a pool that lets its tasks finish lets them finish what they start */
-    }
-    if (rc == 0) {
-        pool->jobs_made++;
-        yk_unit_publish_locked(pool, &job->unit);
-        yk_pool_collect_some_locked(pool);
-    }
-    yk_biased_unlock(&pool->lock);
-    if (rc == 0 && full) {
-        (void)yk_unit_help(pool, &job->unit);
-    }
-    return rc;
-}
-
-static int check_submit(yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes,
-                        const yoke_options *options)
-{
-    const bool sound = fn != NULL && (in != NULL || in_bytes == 0) && in_bytes <= DATA_BYTES_MAX &&
-                       out_bytes <= DATA_BYTES_MAX && options->context_bytes <= DATA_BYTES_MAX;
-    return sound ? 0 : -EINVAL;
-}
-
-int yoke_submit(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes,
-                const yoke_options *options, yoke_job **job)
-{
-    yoke_options settings;
-    int rc = job == NULL ? -EINVAL : yk_pool_check(pool);
-    rc = rc == 0 ? yk_options_read(&settings, options) : rc;
-    rc = rc == 0 ? check_submit(fn, in, in_bytes, out_bytes, &settings) : rc;
-    rc = rc == 0 ? yk_pool_holds(pool, (uintptr_t)fn) : rc;
-    if (rc != 0) {
-        return rc;
-    }
-    yoke_job *made = NULL;
-    rc = make_job(pool, fn, in, in_bytes, out_bytes, &settings, &made);
-    if (rc != 0) {
-        return rc;
-    }
-    if (pool->kind == YOKE_SERIAL) {
-        yk_biased_lock(&pool->lock);
-        pool->jobs_made++;
-        pool->tasks++;
-        yk_biased_unlock(&pool->lock);
-        run_serially(made);
-    } else {
-        rc = hand_in(pool, made);
-        if (rc != 0) {
-            free_job(made);
-            return rc;
-        }
-    }
-    *job = made;
-    return 0;
-}
-
-/* --- waiting -------------------------------------------------------------------------------- */
-
-static int check_job(const yoke_job *job)
-{
-    if (job == NULL) {
-        return -EINVAL;
-    }
-    return job->pool->generation == yk_process_generation() ? 0 : -ECHILD;
-}
-
-/* Look at the job; true if it has ended. Else ask for a wake, and *event is what to sleep on. */
-static bool look_at(yoke_job *job, uint32_t *event)
-{
-    if (job_ended(job)) {
-        return true;
-    }
-    struct yoke_pool *const pool = job->pool;
-    yk_biased_lock(&pool->lock);
-    yk_unit_poll_locked(pool, &job->unit);
-    if (!job_ended(job)) {
-        *event = yk_pool_event(pool);
-        if (yk_unit_notify_locked(pool, &job->unit)) {
-            yk_unit_poll_locked(pool, &job->unit);
-        }
-    }
-    yk_biased_unlock(&pool->lock);
-    return job_ended(job);
-}
-
-/* Where a core is free for it, looking is much faster than sleeping. */
-static bool spin_for(yoke_job *job)
-{
-    for (uint32_t i = 0; i < job->pool->waiter_spins && !job_ended(job); i++) {
-        if (yk_unit_looks_done(job->pool, &job->unit)) {
-            return true;
-        }
-        yk_cpu_relax();
-    }
-    return job_ended(job);
-}
-
-int yoke_wait(yoke_job *job, int64_t until_ns)
-{
-    const int rc = check_job(job);
-    if (rc != 0) {
-        return rc;
-    }
-    if (!job_ended(job) && (until_ns > 0 ? spin_for(job) : false)) {
-        uint32_t unused = 0;
-        if (look_at(job, &unused)) {
-            return 0;
-        }
-    }
-    while (!job_ended(job)) {
-        uint32_t event = 0;
-        if (look_at(job, &event)) {
-            return 0;
-        }
-        if (until_ns <= 0) {
-            return -ETIMEDOUT;
-        }
-        if (yk_unit_help(job->pool, &job->unit)) {
-            continue;
-        }
-        const int waited = yk_pool_await(job->pool, event, until_ns);
-        if (waited != 0 && !look_at(job, &event)) {
-            return waited;
-        }
-    }
-    return 0;
-}
-
-int yoke_wait_all(yoke_job *const *jobs, size_t count, int64_t until_ns)
-{
-    if (jobs == NULL && count != 0) {
-        return -EINVAL;
-    }
-    for (size_t i = 0; i < count; i++) {
-        const int rc = jobs[i] != NULL ? yoke_wait(jobs[i], until_ns) : 0;
-        if (rc != 0) {
-            return rc;
-        }
-    }
-    return 0;
-}
-
-/* The first job that has ended, or count; *event and *pool are what to sleep on, *several tells
- * that one pool is not all. */
-static size_t find_ended(yoke_job *const *jobs, size_t count, struct yoke_pool **pool,
-                         uint32_t *event, bool *several)
-{
-    *pool = NULL;
-    *several = false;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t now = 0;
-        if (jobs[i] == NULL) {
-            continue;
-        }
-        if (look_at(jobs[i], &now)) {
-            return i;
-        }
-        if (*pool == NULL) {
-            *pool = jobs[i]->pool;
-            *event = now;
-        }
-        *several = *several || jobs[i]->pool != *pool;
-    }
-    return count;
-}
-
-static bool help_any(yoke_job *const *jobs, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (jobs[i] != NULL && yk_unit_help(jobs[i]->pool, &jobs[i]->unit)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static int check_jobs(yoke_job *const *jobs, size_t count)
-{
-    int rc = -EINVAL;
-    for (size_t i = 0; i < count; i++) {
-        if (jobs[i] != NULL) {
-            rc = check_job(jobs[i]);
-            if (rc != 0) {
-                return rc;
-            }
-        }
-    }
-    return rc;
-}
-
-int yoke_wait_any(yoke_job *const *jobs, size_t count, int64_t until_ns, size_t *index)
-{
-    const int rc = jobs == NULL || index == NULL ? -EINVAL : check_jobs(jobs, count);
-    if (rc != 0) {
-        return rc;
-    }
-    for (;;) {
-        struct yoke_pool *pool = NULL;
-        uint32_t event = 0;
-        bool several = false;
-        const size_t found = find_ended(jobs, count, &pool, &event, &several);
-        if (found < count) {
-            *index = found;
-            return 0;
-        }
-        if (until_ns <= 0) {
-            return -ETIMEDOUT;
-        }
-        if (help_any(jobs, count)) {
-            continue;
-        }
-        const int64_t slice = yk_clock_ns() + SEVERAL_POOLS_SLICE_NS;
-        const bool sliced = several && slice < until_ns;
-        const int waited = yk_pool_await(pool, event, sliced ? slice : until_ns);
-        if (waited != 0 && !(waited == -ETIMEDOUT && sliced) &&
-            find_ended(jobs, count, &pool, &event, &several) == count) {
-            return waited;
-        }
-    }
-}
-
 /* --- after ---------------------------------------------------------------------------------- */
 
 int yoke_job_result(yoke_job *job, yoke_outcome *outcome, const void **out, size_t *bytes)
 {
-    const int rc = check_job(job);
+    const int rc = yk_job_check(job);
     if (rc != 0) {
         return rc;
     }
     uint32_t unused = 0;
-    if (!look_at(job, &unused)) {
+    if (!yk_job_look(job, &unused)) {
         return -EAGAIN;
     }
     const bool has_result = job->outcome.kind == YOKE_OK || job->outcome.kind == YOKE_FAILED;
@@ -504,7 +251,7 @@ int yoke_job_result(yoke_job *job, yoke_outcome *outcome, const void **out, size
 static int cancel_locked(struct yoke_pool *pool, yoke_job *job, bool force) YK_REQUIRES(pool->lock)
 {
     yk_unit_poll_locked(pool, &job->unit);
-    if (job_ended(job)) {
+    if (yk_job_ended(job)) {
         return -EALREADY;
     }
     job->cancelled = true;
@@ -520,11 +267,11 @@ static int cancel_locked(struct yoke_pool *pool, yoke_job *job, bool force) YK_R
 
 int yoke_job_cancel(yoke_job *job, int force)
 {
-    int rc = check_job(job);
+    int rc = yk_job_check(job);
     if (rc != 0) {
         return rc;
     }
-    if (job_ended(job)) {
+    if (yk_job_ended(job)) {
         return -EALREADY;
     }
     yk_biased_lock(&job->pool->lock);
@@ -533,21 +280,25 @@ int yoke_job_cancel(yoke_job *job, int force)
     return rc;
 }
 
+/* An end of its task that comes at the same time is seen under the lock. */
+static struct yoke_pool *release_locked(yoke_job *job) YK_REQUIRES(job->pool->lock)
+{
+    if (YK_UNLIKELY(!yk_job_ended(job))) {
+        job->released = true; /* its end drops it */
+        return NULL;
+    }
+    return yk_job_drop_locked(job->pool, job);
+}
+
 void yoke_job_release(yoke_job *job)
 {
-    if (job == NULL || check_job(job) != 0) {
+    if (job == NULL || yk_job_check(job) != 0) {
         return;
     }
     struct yoke_pool *const pool = job->pool;
-    bool over = job_ended(job);
-    if (!over) {
-        yk_biased_lock(&pool->lock);
-        over = job_ended(job);
-        job->released = true; /* if it is not over, its end frees it */
-        yk_biased_unlock(&pool->lock);
-    }
-    if (over) {
-        free_job(job);
-        yk_pool_job_gone(pool);
-    }
+    yk_biased_lock(&pool->lock);
+    struct yoke_pool *const last_of = release_locked(job);
+    /* Others may still be on their way out of the lock: they touch it no more once it is open. */
+    yk_biased_unlock(&pool->lock);
+    free(last_of);
 }

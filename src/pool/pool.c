@@ -55,21 +55,18 @@ void yk_pool_free(struct yoke_pool *pool, void *block)
 
 int yk_pool_holds(struct yoke_pool *pool, uintptr_t fn)
 {
-    if (pool->kind != YOKE_PROCESSES) {
+    if (yk_pool_knows(pool, fn)) {
         return 0;
     }
-    _Atomic uintptr_t *const known = &pool->known_fns[(fn >> 4) % YK_COUNT_OF(pool->known_fns)];
-    /* relaxed: the address is all there is to see. */
-    if (atomic_load_explicit(known, memory_order_relaxed) == fn) {
-        return 0;
+    int rc = 0;
+    if (pool->kind == YOKE_PROCESSES) {
+        /* SYNC(template) acquire: sees the template that was planted. */
+        rc = yk_template_holds(atomic_load_explicit(&pool->template, memory_order_acquire), fn);
     }
-    /* SYNC(template) acquire: sees the template that was planted. */
-    struct yk_template *const template =
-        atomic_load_explicit(&pool->template, memory_order_acquire);
-    const int rc = yk_template_holds(template, fn);
-    if (rc == 0) {
+    if (rc == 0 && pool->kind != YOKE_SERIAL) {
+        const size_t at = (fn >> 4) % YK_COUNT_OF(pool->known_fns);
         /* relaxed: the address is all there is to see. */
-        atomic_store_explicit(known, fn, memory_order_relaxed);
+        atomic_store_explicit(&pool->known_fns[at], fn, memory_order_relaxed);
     }
     return rc;
 }
@@ -301,23 +298,15 @@ int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
 
 /* --- destroy -------------------------------------------------------------------------------- */
 
-void yk_pool_job_gone(struct yoke_pool *pool)
-{
-    /* SYNC(pool-jobs) acq_rel: the last one sees all the others did with it. */
-    if (atomic_fetch_sub_explicit(&pool->jobs_left, 1, memory_order_acq_rel) == 1) {
-        free(pool);
-    }
-}
-
-/* Until now the count went down from 0 with each job that was released: it becomes the number of
- * those that were not, and the last of them frees the pool. */
+/* Jobs that were not released stay readable; the last of them frees the pool. */
 static void free_after_last_job(struct yoke_pool *pool)
 {
     yk_biased_lock(&pool->lock);
-    const int64_t made = pool->jobs_made;
+    pool->destroyed = true;
+    yk_jobs_free_spare_locked(pool);
+    const bool last = pool->jobs_out == 0;
     yk_biased_unlock(&pool->lock);
-    /* SYNC(pool-jobs) acq_rel: as above. */
-    if (atomic_fetch_add_explicit(&pool->jobs_left, made, memory_order_acq_rel) + made == 0) {
+    if (last) {
         free(pool);
     }
 }

@@ -112,13 +112,14 @@ struct yoke_pool {
     size_t ctl_bytes;
     int *keep_fds; /* our copy of config.keep_fds */
     uint32_t waiter_spins;
-    _Atomic int64_t jobs_left; /* minus the jobs released; see yk_pool_job_gone */
-    yk_biased lock;            /* order: pool, then heap */
+    yk_biased lock; /* order: pool, then heap */
     /* under lock */
     struct yk_unit *units[YK_TABLE_SLOTS]; /* in the table; NULL: the slot is free */
     uint64_t tail;
-    uint64_t oldest; /* no unit in the table has a ticket below it; a hint for collecting */
-    int64_t jobs_made;
+    int64_t jobs_out;            /* made and not released */
+    bool destroyed;              /* freed with the last of them */
+    struct yoke_job *spare_jobs; /* to use again */
+    unsigned spare_job_count;
     unsigned in_flight; /* units in the table or the backlog */
     struct yk_unit *backlog;
     struct yk_unit **backlog_end;
@@ -151,13 +152,13 @@ struct yoke_pool {
 
 /* Publish, or put in the backlog when there is no room. */
 void yk_unit_publish_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
-bool yk_pool_has_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+static inline bool yk_pool_has_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    return pool->in_flight < YK_TABLE_SLOTS;
+}
 /* Collect the unit if it is DONE. */
 void yk_unit_poll_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
 void yk_pool_collect_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
-/* Collect one or two that are surely DONE, while we have the lock: then their waiters need not
- * take it. */
-void yk_pool_collect_some_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* Not begun yet: take it back, it ends as cancelled. True if so. */
 bool yk_unit_revoke_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
 /* Ask for a wake when the unit is DONE. True if it is already. */
@@ -180,8 +181,6 @@ void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t unti
 uint32_t yk_pool_event(struct yoke_pool *pool);
 /* How an item with this answer ended. */
 yoke_outcome yk_outcome_of(int32_t code);
-/* The slot's word says DONE; no lock needed, a hint. */
-bool yk_unit_looks_done(struct yoke_pool *pool, struct yk_unit *unit);
 
 /* --- bury.c --------------------------------------------------------------------------------- */
 
@@ -199,17 +198,26 @@ void yk_pool_audit_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 
 /* 0, -EINVAL, -ECHILD; YOKE_ENESTED in a process worker. */
 int yk_pool_check(const struct yoke_pool *pool);
-/* A job was freed; after yoke_pool_destroy the last one frees the pool. */
-void yk_pool_job_gone(struct yoke_pool *pool);
 /* Blocks that workers of this pool can see. */
 void *yk_pool_alloc(struct yoke_pool *pool, size_t bytes);
 void yk_pool_free(struct yoke_pool *pool, void *block);
+/* yk_pool_holds said 0 before, or always does; a hint. */
+static inline bool yk_pool_knows(const struct yoke_pool *pool, uintptr_t fn)
+{
+    const size_t at = (fn >> 4) % YK_COUNT_OF(pool->known_fns);
+    /* relaxed: the address is all there is to see. */
+    return atomic_load_explicit(&pool->known_fns[at], memory_order_relaxed) == fn;
+}
 /* 0 or YOKE_EIMAGE. */
 int yk_pool_holds(struct yoke_pool *pool, uintptr_t fn);
 int yk_options_read(yoke_options *out, const yoke_options *options);
 
 /* The calling thread is inside a task of this pool, however deep. */
 bool yk_pool_inside_task(const struct yoke_pool *pool);
+
+/* --- job.c ---------------------------------------------------------------------------------- */
+
+void yk_jobs_free_spare_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 
 /* --- threads.c ------------------------------------------------------------------------------ */
 

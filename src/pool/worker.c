@@ -14,6 +14,10 @@
 /* Cheap looks between two full ones: tail and our state are lines the program writes, and each
  * look at them makes its next write slow. */
 #define FULL_LOOK_SPINS 32
+/* Of tasks that came one behind the other: from how many on we let some gather, and how long at
+ * most. */
+#define STREAK_MIN 3U
+#define STREAK_SPINS_MAX 32U
 #define DOOMED_NS 1000000000LL
 #define GIVEN_NS 10000000000LL /* the program may be busy forking, or stopped */
 
@@ -293,6 +297,22 @@ static bool retires(struct yoke_worker *worker)
     return true;
 }
 
+/* We are faster than who fills the queue, and each look of ours at a line that he is about to write
+ * makes him slower still. The longer the queue was, the longer he is left alone, for less than a
+ * microsecond. A single task, there and back, never meets this. */
+static bool let_gather(struct yoke_worker *worker)
+{
+    const uint32_t streak = worker->streak;
+    worker->streak = 0;
+    if (streak < STREAK_MIN) {
+        return false;
+    }
+    for (uint32_t i = 0; i < streak && i < STREAK_SPINS_MAX; i++) {
+        yk_cpu_relax();
+    }
+    return true;
+}
+
 int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
 {
     /* One task after the other: look how many there are. After a sleep: take what has come. */
@@ -304,9 +324,13 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
         uint64_t word = 0;
         struct yk_slot *const slot = take(worker, queue, &word);
         if (slot != NULL) {
+            worker->streak++;
             yk_worker_run(worker, slot, word);
             worker->ran++;
             return 0;
+        }
+        if (let_gather(worker)) {
+            continue;
         }
         queue = false;
         const int rc = sleep_for_work(worker, until_ns);

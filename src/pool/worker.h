@@ -14,7 +14,8 @@ struct yoke_worker {
     struct yk_line *line; /* NULL: a thread of the program that helps */
     struct yk_claimer claimer;
     unsigned index;
-    uint32_t ran; /* tasks, of ctl->tasks_max */
+    uint32_t ran;    /* tasks, of ctl->tasks_max */
+    uint32_t streak; /* tasks in a row without a wait */
 };
 
 struct yoke_task {
@@ -28,7 +29,7 @@ struct yoke_task {
     int told; /* 0, YK_TOLD_CANCELLED or YK_TOLD_TIMEDOUT */
     bool wants_result;
     bool keeps_result; /* it stays in here, also with a slot: a stream that runs in the caller */
-    void *result; /* serial pools: malloc */
+    void *result;      /* serial pools: malloc */
     size_t result_bytes;
     struct yoke_task *outer; /* the task this one runs inside of, or NULL */
 };

@@ -77,8 +77,9 @@ void yk_biased_lock_slow(yk_biased *lock) YK_NO_LOCK_ANALYSIS
 
 void yk_biased_unlock_slow(yk_biased *lock) YK_NO_LOCK_ANALYSIS
 {
-    /* relaxed: changed under the mutex, which we hold, only. */
-    if (atomic_load_explicit(&lock->favourite, memory_order_relaxed) != 0) {
+    /* relaxed: changed under the mutex only, and we hold it. */
+    const bool biased = atomic_load_explicit(&lock->favourite, memory_order_relaxed) != 0;
+    if (biased) {
         /* SYNC(biased) release: publishes what was written under the lock to the favourite. */
         atomic_store_explicit(&lock->claimed, 0, memory_order_release);
     }

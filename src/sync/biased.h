@@ -58,9 +58,9 @@ static inline void yk_biased_lock(yk_biased *lock) YK_ACQUIRES(lock) YK_NO_LOCK_
 
 static inline void yk_biased_unlock(yk_biased *lock) YK_RELEASES(lock) YK_NO_LOCK_ANALYSIS
 {
-    /* relaxed: written by this very thread. */
-    if (YK_LIKELY(yk_biased_is_favourite(lock) &&
-                  atomic_load_explicit(&lock->inside, memory_order_relaxed) != 0)) {
+    /* relaxed: written by this very thread, if it is the favourite. */
+    const bool inside = atomic_load_explicit(&lock->inside, memory_order_relaxed) != 0;
+    if (YK_LIKELY(inside && yk_biased_is_favourite(lock))) {
         /* SYNC(biased) release: publishes what was written under the lock. */
         atomic_store_explicit(&lock->inside, 0, memory_order_release);
         return;

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ * job.h - a submitted task, as the program keeps it; for job.c, submit.c and wait.c.   Room: pool.
+ */
+#ifndef YK_JOB_H
+#define YK_JOB_H
+
+#include <errno.h>
+
+#include "pool/dispatch.h"
+
+struct yoke_job {
+    struct yk_unit unit; /* first: a unit of ours is a job */
+    /* read-only after submit */
+    struct yoke_pool *pool;
+    yoke_fn *fn;
+    const void *context;
+    size_t out_bytes;
+    struct yk_call *record; /* or NULL: in and out are in the slot */
+    void *record_out;
+    unsigned retries;
+    /* under the pool's lock */
+    unsigned attempts;
+    bool cancelled;
+    bool released;
+    _Atomic bool ended; /* SYNC(job-ended): the outcome is final */
+    yoke_outcome outcome;
+    void *result; /* a block of the task's making, to be given back; or NULL */
+    const void *result_at;
+    size_t result_bytes;
+    _Alignas(16) unsigned char small_out[YK_INLINE_OUT_MAX];
+    _Alignas(8) unsigned char small_in[YK_INLINE_IN_MAX];
+    struct yoke_job *next; /* in the pool's list of jobs to use again */
+};
+
+static inline bool yk_job_ended(const yoke_job *job)
+{
+    /* SYNC(job-ended) acquire: sees the outcome and the result. */
+    return atomic_load_explicit(&job->ended, memory_order_acquire);
+}
+
+static inline int yk_job_check(const yoke_job *job)
+{
+    if (job == NULL) {
+        return -EINVAL;
+    }
+    return YK_LIKELY(job->pool->generation == yk_process_generation()) ? 0 : -ECHILD;
+}
+
+static inline bool yk_job_is_small(size_t in_bytes, size_t out_bytes)
+{
+    return in_bytes <= YK_INLINE_IN_MAX && out_bytes <= YK_INLINE_OUT_MAX;
+}
+
+/* A job to fill in, from the pool's list; NULL: the list is empty. */
+yoke_job *yk_job_reuse_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* The same, or a new one; NULL: no memory. Not locked. */
+yoke_job *yk_job_make(struct yoke_pool *pool);
+/* It was never published, or has ended and is released. The pool, if it has to be freed now that
+ * its last job is gone; else NULL. */
+struct yoke_pool *yk_job_drop_locked(struct yoke_pool *pool, yoke_job *job) YK_REQUIRES(pool->lock);
+/* Set up for one task with nothing but a function and a small argument. */
+void yk_job_begin(yoke_job *job, yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes);
+/* Copy what does not fit into the slot to where the workers see it: 0 or -ENOMEM. */
+int yk_job_record(yoke_job *job, const void *in, size_t in_bytes, const yoke_options *options);
+/* True if it has ended. Else a wake was asked for, and *event is what to sleep on. */
+bool yk_job_look(yoke_job *job, uint32_t *event);
+/* Run it here, now; a serial pool's way. */
+void yk_job_run(yoke_job *job);
+
+#endif

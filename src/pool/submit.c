@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT
+ * submit.c - handing tasks to a pool.   Room: pool.
+ *
+ * Most tasks are a function with an argument of a word or less and no options: they have a short
+ * way of their own, under one lock. All others, and a full or closed pool, go the long way.
+ */
+#include "pool/job.h"
+
+#define DATA_BYTES_MAX ((size_t)1 << 30)
+
+/* Ask for a wake at every unit of the table; true if one is DONE already. */
+static bool notify_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    bool done = false;
+    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+        if (pool->units[i] != NULL) {
+            done = yk_unit_notify_locked(pool, pool->units[i]) || done;
+        }
+    }
+    return done;
+}
+
+static int await_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    while (pool->closed == 0 && !yk_pool_has_room_locked(pool)) {
+        yk_pool_collect_all_locked(pool);
+        const uint32_t event = yk_pool_event(pool);
+        if (yk_pool_has_room_locked(pool) || notify_all_locked(pool)) {
+            continue;
+        }
+        yk_biased_unlock(&pool->lock);
+        const int rc = yk_pool_await(pool, event, YOKE_FOREVER);
+        yk_biased_lock(&pool->lock);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return pool->closed;
+}
+
+static int hand_in(struct yoke_pool *pool, yoke_job *job)
+{
+    const bool inside = pool->kind == YOKE_THREADS && yk_pool_inside_task(pool);
+    yk_biased_lock(&pool->lock);
+    /* A task must not wait for room that only it could make: it does the work itself. */
+    const bool full = inside && !yk_pool_has_room_locked(pool);
+    int rc = inside ? pool->closed : await_room_locked(pool);
+    if (inside && !pool->stopping) {
+        rc = 0; /* a pool that lets its tasks finish lets them finish what they start */
+    }
+    if (rc == 0) {
+        yk_unit_publish_locked(pool, &job->unit);
+    }
+    yk_biased_unlock(&pool->lock);
+    if (rc == 0 && full) {
+        (void)yk_unit_help(pool, &job->unit);
+    }
+    return rc;
+}
+
+static int check_submit(yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes,
+                        const yoke_options *options)
+{
+    const bool sound = fn != NULL && (in != NULL || in_bytes == 0) && in_bytes <= DATA_BYTES_MAX &&
+                       out_bytes <= DATA_BYTES_MAX && options->context_bytes <= DATA_BYTES_MAX;
+    return sound ? 0 : -EINVAL;
+}
+
+/* The caller checked nothing yet. */
+static bool is_plain(const yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
+                     size_t out_bytes)
+{
+    return pool != NULL && fn != NULL && yk_job_is_small(in_bytes, out_bytes) &&
+           (in != NULL || in_bytes == 0) && pool->generation == yk_process_generation() &&
+           yk_pool_knows(pool, (uintptr_t)fn);
+}
+
+/* NULL: the long way. */
+static yoke_job *submit_plain(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
+                              size_t out_bytes)
+{
+    yoke_job *job = NULL;
+    yk_biased_lock(&pool->lock);
+    if (YK_LIKELY(pool->closed == 0 && yk_pool_has_room_locked(pool))) {
+        job = yk_job_reuse_locked(pool);
+    }
+    if (YK_LIKELY(job != NULL)) {
+        yk_job_begin(job, fn, in, in_bytes, out_bytes);
+        yk_unit_publish_locked(pool, &job->unit);
+    }
+    yk_biased_unlock(&pool->lock);
+    return job;
+}
+
+static void drop(yoke_pool *pool, yoke_job *job)
+{
+    yk_biased_lock(&pool->lock);
+    (void)yk_job_drop_locked(pool, job);
+    yk_biased_unlock(&pool->lock);
+}
+
+static int make_job(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes,
+                    const yoke_options *options, yoke_job **made)
+{
+    yoke_job *const job = yk_job_make(pool);
+    if (job == NULL) {
+        return -ENOMEM;
+    }
+    yk_job_begin(job, fn, in, in_bytes, out_bytes);
+    job->context = options->context;
+    job->retries = options->retries;
+    job->unit.timeout_ns = options->timeout_ns;
+    const bool small = yk_job_is_small(in_bytes, out_bytes) && options->context_bytes == 0 &&
+                       options->timeout_ns == 0;
+    const int rc = small ? 0 : yk_job_record(job, in, in_bytes, options);
+    if (rc != 0) {
+        drop(pool, job);
+        return rc;
+    }
+    *made = job;
+    return 0;
+}
+
+static int submit_any(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
+                      size_t out_bytes, const yoke_options *options, yoke_job **job)
+{
+    yoke_options settings;
+    int rc = job == NULL ? -EINVAL : yk_pool_check(pool);
+    rc = rc == 0 ? yk_options_read(&settings, options) : rc;
+    rc = rc == 0 ? check_submit(fn, in, in_bytes, out_bytes, &settings) : rc;
+    rc = rc == 0 ? yk_pool_holds(pool, (uintptr_t)fn) : rc;
+    yoke_job *made = NULL;
+    rc = rc == 0 ? make_job(pool, fn, in, in_bytes, out_bytes, &settings, &made) : rc;
+    if (rc != 0) {
+        return rc;
+    }
+    if (pool->kind == YOKE_SERIAL) {
+        yk_biased_lock(&pool->lock);
+        pool->tasks++;
+        yk_biased_unlock(&pool->lock);
+        yk_job_run(made);
+    } else {
+        rc = hand_in(pool, made);
+    }
+    if (rc != 0) {
+        drop(pool, made);
+        return rc;
+    }
+    *job = made;
+    return 0;
+}
+
+int yoke_submit(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes,
+                const yoke_options *options, yoke_job **job)
+{
+    if (YK_LIKELY(options == NULL && job != NULL && is_plain(pool, fn, in, in_bytes, out_bytes))) {
+        yoke_job *const made = submit_plain(pool, fn, in, in_bytes, out_bytes);
+        if (YK_LIKELY(made != NULL)) {
+            *job = made;
+            return 0;
+        }
+    }
+    return submit_any(pool, fn, in, in_bytes, out_bytes, options, job);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT
+ * wait.c - waiting for jobs: look, spin where a core is free for it, help, sleep.   Room: pool.
+ */
+#include "pool/job.h"
+
+#define SEVERAL_POOLS_SLICE_NS 1000000LL
+
+bool yk_job_look(yoke_job *job, uint32_t *event)
+{
+    if (yk_job_ended(job)) {
+        return true;
+    }
+    struct yoke_pool *const pool = job->pool;
+    yk_biased_lock(&pool->lock);
+    yk_unit_poll_locked(pool, &job->unit);
+    if (!yk_job_ended(job)) {
+        *event = yk_pool_event(pool);
+        if (yk_unit_notify_locked(pool, &job->unit)) {
+            yk_unit_poll_locked(pool, &job->unit);
+        }
+    }
+    yk_biased_unlock(&pool->lock);
+    return yk_job_ended(job);
+}
+
+/* Where a core is free for it, looking is much faster than sleeping. */
+static bool spin_for(yoke_job *job)
+{
+    for (uint32_t i = 0; i < job->pool->waiter_spins && !yk_job_ended(job); i++) {
+        if (yk_unit_looks_done(job->pool, &job->unit)) {
+            return true;
+        }
+        yk_cpu_relax();
+    }
+    return yk_job_ended(job);
+}
+
+static bool collect(yoke_job *job)
+{
+    struct yoke_pool *const pool = job->pool;
+    yk_biased_lock(&pool->lock);
+    yk_unit_poll_locked(pool, &job->unit);
+    yk_biased_unlock(&pool->lock);
+    return yk_job_ended(job);
+}
+
+static int wait_long(yoke_job *job, int64_t until_ns)
+{
+    if (until_ns > 0 && spin_for(job) && collect(job)) {
+        return 0;
+    }
+    while (!yk_job_ended(job)) {
+        uint32_t event = 0;
+        if (yk_job_look(job, &event)) {
+            return 0;
+        }
+        if (until_ns <= 0) {
+            return -ETIMEDOUT;
+        }
+        if (yk_unit_help(job->pool, &job->unit)) {
+            continue;
+        }
+        const int waited = yk_pool_await(job->pool, event, until_ns);
+        if (waited != 0 && !yk_job_look(job, &event)) {
+            return waited;
+        }
+    }
+    return 0;
+}
+
+int yoke_wait(yoke_job *job, int64_t until_ns)
+{
+    const int rc = yk_job_check(job);
+    if (rc != 0 || yk_job_ended(job)) {
+        return rc;
+    }
+    return yk_unit_looks_done(job->pool, &job->unit) && collect(job) ? 0 : wait_long(job, until_ns);
+}
+
+int yoke_wait_all(yoke_job *const *jobs, size_t count, int64_t until_ns)
+{
+    if (jobs == NULL && count != 0) {
+        return -EINVAL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const int rc = jobs[i] != NULL ? yoke_wait(jobs[i], until_ns) : 0;
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
+/* The first job that has ended, or count; *event and *pool are what to sleep on, *several tells
+ * that one pool is not all. */
+static size_t find_ended(yoke_job *const *jobs, size_t count, struct yoke_pool **pool,
+                         uint32_t *event, bool *several)
+{
+    *pool = NULL;
+    *several = false;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t now = 0;
+        if (jobs[i] == NULL) {
+            continue;
+        }
+        if (yk_job_look(jobs[i], &now)) {
+            return i;
+        }
+        if (*pool == NULL) {
+            *pool = jobs[i]->pool;
+            *event = now;
+        }
+        *several = *several || jobs[i]->pool != *pool;
+    }
+    return count;
+}
+
+static bool help_any(yoke_job *const *jobs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (jobs[i] != NULL && yk_unit_help(jobs[i]->pool, &jobs[i]->unit)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int check_jobs(yoke_job *const *jobs, size_t count)
+{
+    int rc = -EINVAL;
+    for (size_t i = 0; i < count; i++) {
+        if (jobs[i] != NULL) {
+            rc = yk_job_check(jobs[i]);
+            if (rc != 0) {
+                return rc;
+            }
+        }
+    }
+    return rc;
+}
+
+int yoke_wait_any(yoke_job *const *jobs, size_t count, int64_t until_ns, size_t *index)
+{
+    const int rc = jobs == NULL || index == NULL ? -EINVAL : check_jobs(jobs, count);
+    if (rc != 0) {
+        return rc;
+    }
+    for (;;) {
+        struct yoke_pool *pool = NULL;
+        uint32_t event = 0;
+        bool several = false;
+        const size_t found = find_ended(jobs, count, &pool, &event, &several);
+        if (found < count) {
+            *index = found;
+            return 0;
+        }
+        if (until_ns <= 0) {
+            return -ETIMEDOUT;
+        }
+        if (help_any(jobs, count)) {
+            continue;
+        }
+        const int64_t slice = yk_clock_ns() + SEVERAL_POOLS_SLICE_NS;
+        const bool sliced = several && slice < until_ns;
+        const int waited = yk_pool_await(pool, event, sliced ? slice : until_ns);
+        if (waited != 0 && !(waited == -ETIMEDOUT && sliced) &&
+            find_ended(jobs, count, &pool, &event, &several) == count) {
+            return waited;
+        }
+    }
+}
