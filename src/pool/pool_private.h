@@ -42,8 +42,8 @@ struct yk_unit {
     void (*fill)(struct yk_unit *unit, struct yk_slot *slot);
     /* under the pool's lock, once the answer is there; true: publish it again */
     bool (*ended)(struct yk_unit *unit, const struct yk_answer *answer);
-    uint32_t items;              /* a map, a stream: how many; the kill for lateness is meant for one */
-    int64_t timeout_ns;          /* 0: none */
+    uint32_t items;     /* a map, a stream: how many; the kill for lateness is meant for one */
+    int64_t timeout_ns; /* 0: none */
     _Atomic int64_t *started_ns; /* where the worker notes it; NULL without a timeout */
     void **results;              /* a stream's part: one per item; else NULL */
     /* under the pool's lock */
