@@ -291,6 +291,17 @@ bool yk_unit_notify_locked(struct yoke_pool *pool, struct yk_unit *unit)
     return yk_word_phase(word) == YK_DONE && yk_word_ticket(word) == unit->ticket;
 }
 
+bool yk_pool_notify_all_locked(struct yoke_pool *pool)
+{
+    bool done = false;
+    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+        if (pool->units[i] != NULL) {
+            done = yk_unit_notify_locked(pool, pool->units[i]) || done;
+        }
+    }
+    return done;
+}
+
 /* --- taking back ---------------------------------------------------------------------------- */
 
 static void remove_from_backlog_locked(struct yoke_pool *pool, struct yk_unit *unit)

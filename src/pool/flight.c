@@ -176,12 +176,18 @@ bool yk_flight_help(struct yk_flight *flight)
 
 bool yk_flight_notify(struct yk_flight *flight)
 {
+    struct yoke_pool *const pool = flight->pool;
     bool over = false;
-    yk_biased_lock(&flight->pool->lock);
-    for (unsigned i = 0; i < flight->count; i++) {
-        over = yk_unit_notify_locked(flight->pool, &flight->legs[i]->unit) || over;
+    yk_biased_lock(&pool->lock);
+    if (pool->backlog != NULL) {
+        /* Perhaps ours: the table is full, maybe of what has ended and nobody else waits for. */
+        yk_pool_collect_all_locked(pool);
+        over = yk_pool_notify_all_locked(pool);
     }
-    yk_biased_unlock(&flight->pool->lock);
+    for (unsigned i = 0; i < flight->count; i++) {
+        over = yk_unit_notify_locked(pool, &flight->legs[i]->unit) || over;
+    }
+    yk_biased_unlock(&pool->lock);
     return over;
 }
 

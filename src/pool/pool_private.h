@@ -163,6 +163,8 @@ void yk_pool_collect_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 bool yk_unit_revoke_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
 /* Ask for a wake when the unit is DONE. True if it is already. */
 bool yk_unit_notify_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+/* The same at every unit of the table: any that ends makes room. */
+bool yk_pool_notify_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 void yk_unit_cancel_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
 uint32_t yk_unit_progress_locked(struct yoke_pool *pool, struct yk_unit *unit)
     YK_REQUIRES(pool->lock);

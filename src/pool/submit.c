@@ -8,24 +8,12 @@
 
 #define DATA_BYTES_MAX ((size_t)1 << 30)
 
-/* Ask for a wake at every unit of the table; true if one is DONE already. */
-static bool notify_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
-{
-    bool done = false;
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
-        if (pool->units[i] != NULL) {
-            done = yk_unit_notify_locked(pool, pool->units[i]) || done;
-        }
-    }
-    return done;
-}
-
 static int await_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     while (pool->closed == 0 && !yk_pool_has_room_locked(pool)) {
         yk_pool_collect_all_locked(pool);
         const uint32_t event = yk_pool_event(pool);
-        if (yk_pool_has_room_locked(pool) || notify_all_locked(pool)) {
+        if (yk_pool_has_room_locked(pool) || yk_pool_notify_all_locked(pool)) {
             continue;
         }
         yk_biased_unlock(&pool->lock);
