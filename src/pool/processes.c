@@ -94,7 +94,7 @@ static int spawn(struct yoke_pool *pool, struct yk_line *line, int *pid, int *pi
         rc = plant(pool, false);
         rc = rc == 0 ? yk_template_spawn(&pool->own_template, worker_entry, line, pid, pidfd) : rc;
     }
-    return rc;
+    return rc == -ESRCH ? -EAGAIN : rc; /* and killed again: no process to be had now */
 }
 
 /* Start a spare in this line. */
