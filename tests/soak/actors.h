@@ -368,14 +368,14 @@ static void soak_churn_step(struct soak_actor *actor)
         .image = kind == YOKE_PROCESSES && soak_random(actor, 2) ? YOKE_SEED : YOKE_SNAPSHOT,
         .workers = 1 + (unsigned)soak_random(actor, 3)};
     const long squeezes = count_get(&soak.squeezes);
-    const long template_kills = count_get(&soak.figures->template_kills);
+    const long template_tries = count_get(&soak.template_tries);
     yoke_pool *pool = NULL;
     soak_doing(actor, "yoke_pool_create");
     const int rc = yoke_pool_create(&config, &pool);
     if (rc != 0) {
-        /* Its template may have been the one that was killed. */
-        const int killed = count_get(&soak.figures->template_kills) != template_kills;
-        if (!soak_may_refuse(rc, squeezes) && !(killed && rc == -EAGAIN))
+        /* Its template may have been the one that was killed, or a copy that had no name yet. */
+        const int killed = count_get(&soak.template_tries) != template_tries;
+        if (!soak_may_refuse(rc, squeezes) && !(killed && (rc == -EAGAIN || rc == YOKE_EINIT)))
             soak_fail(actor, "yoke_pool_create gave", rc, kind);
         count_up(&soak.figures->refused, 1);
         return;
@@ -439,6 +439,7 @@ static void soak_disturb_step(struct soak_actor *actor)
     if (entry->kind != YOKE_PROCESSES)
         return;
     if (dice < 2) {
+        count_up(&soak.template_tries, 1);
         const int pid = soak_template();
         if (pid > 0 && dice == 0)
             count_up(&soak.figures->template_kills, signal_child(pid, SIGKILL));

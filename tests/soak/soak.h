@@ -64,12 +64,13 @@ struct soak {
     unsigned pool_count;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int pause, stop;       /* under lock */
-    unsigned parked;       /* under lock */
-    atomic_long squeezed;  /* memory or descriptors are short on purpose: refusals are in order */
-    atomic_long squeezes;  /* how often that began or ended */
-    pthread_mutex_t looks; /* held while descriptors are short, or /proc is read */
-    int seed;              /* pid of the seed image */
+    int pause, stop;      /* under lock */
+    unsigned parked;      /* under lock */
+    atomic_long squeezed; /* memory or descriptors are short on purpose: refusals are in order */
+    atomic_long squeezes; /* how often that began or ended */
+    atomic_long template_tries; /* how often somebody set out to kill one */
+    pthread_mutex_t looks;      /* held while descriptors are short, or /proc is read */
+    int seed;                   /* pid of the seed image */
     long kills_wanted;
 };
 
