@@ -163,9 +163,10 @@ static void wake_all(struct yoke_pool *pool)
     }
 }
 
+/* The first ticket that may be READY; the first not given out if none is. */
 static uint64_t oldest_ready_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
-    uint64_t oldest = UINT64_MAX;
+    uint64_t oldest = pool->tail;
     for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
         const struct yk_unit *const unit = pool->units[i];
         if (unit != NULL && yk_word_phase(yk_slot_load_word(yk_pool_slot(pool, i))) == YK_READY) {
@@ -176,20 +177,32 @@ static uint64_t oldest_ready_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lo
     return oldest;
 }
 
+/* Beyond a wrong head, or below a wrong tail, no worker would ever look. Nothing is published
+ * while we have the lock, so what we write is right. */
+static void mend_ends_locked(struct yoke_pool *pool, uint64_t oldest) YK_REQUIRES(pool->lock)
+{
+    struct yk_ctl *const ctl = pool->ctl;
+    /* relaxed: ours, unless a worker spoiled it. */
+    if (atomic_load_explicit(&ctl->tail, memory_order_relaxed) != pool->tail) {
+        /* SYNC(tail) seq_cst: as it was published. */
+        atomic_store_explicit(&ctl->tail, pool->tail, memory_order_seq_cst);
+    }
+    /* relaxed: a hint; who moves it next looks at the slots with acquire. */
+    uint64_t head = atomic_load_explicit(&ctl->head, memory_order_relaxed);
+    if (head != oldest) {
+        /* relaxed: as above. */
+        atomic_compare_exchange_strong_explicit(&ctl->head, &head, oldest, memory_order_relaxed,
+                                                memory_order_relaxed);
+    }
+}
+
 void yk_pool_audit_locked(struct yoke_pool *pool)
 {
     end_garbage_locked(pool);
     yk_pool_drain_backlog_locked(pool);
     const uint64_t oldest = oldest_ready_locked(pool);
-    if (oldest == UINT64_MAX) {
-        return;
+    mend_ends_locked(pool, oldest);
+    if (oldest != pool->tail) {
+        wake_all(pool);
     }
-    /* relaxed: a hint; who moves it next looks at the slots with acquire. */
-    uint64_t head = atomic_load_explicit(&pool->ctl->head, memory_order_relaxed);
-    if (head > oldest) {
-        /* relaxed: as above. */
-        atomic_compare_exchange_strong_explicit(&pool->ctl->head, &head, oldest,
-                                                memory_order_relaxed, memory_order_relaxed);
-    }
-    wake_all(pool);
 }
