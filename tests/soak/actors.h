@@ -374,7 +374,7 @@ static void soak_churn_step(struct soak_actor *actor)
     const int rc = yoke_pool_create(&config, &pool);
     if (rc != 0) {
         /* Its template may have been the one that was killed, or a copy that had no name yet. */
-        const int killed = count_get(&soak.template_tries) != template_tries;
+        const int killed = template_tries % 2 || count_get(&soak.template_tries) != template_tries;
         if (!soak_may_refuse(rc, squeezes) && !(killed && (rc == -EAGAIN || rc == YOKE_EINIT)))
             soak_fail(actor, "yoke_pool_create gave", rc, kind);
         count_up(&soak.figures->refused, 1);
@@ -439,12 +439,13 @@ static void soak_disturb_step(struct soak_actor *actor)
     if (entry->kind != YOKE_PROCESSES)
         return;
     if (dice < 2) {
-        count_up(&soak.template_tries, 1);
+        count_up(&soak.template_tries, 1); /* odd: one is under way */
         const int pid = soak_template();
         if (pid > 0 && dice == 0)
             count_up(&soak.figures->template_kills, signal_child(pid, SIGKILL));
         else if (pid > 0)
             soak_stop_and_go(actor, pid);
+        count_up(&soak.template_tries, 1);
     } else if (dice < 12) {
         const int pid = soak_victim(actor, entry->pool);
         if (pid > 0)
