@@ -183,7 +183,8 @@ static void mend_ends_locked(struct yoke_pool *pool, uint64_t oldest) YK_REQUIRE
 {
     struct yk_ctl *const ctl = pool->ctl;
     /* relaxed: ours, unless a worker spoiled it. */
-    if (atomic_load_explicit(&ctl->tail, memory_order_relaxed) != pool->tail) {
+    const uint64_t tail = atomic_load_explicit(&ctl->tail, memory_order_relaxed);
+    if (tail != pool->tail) {
         /* SYNC(tail) seq_cst: as it was published. */
         atomic_store_explicit(&ctl->tail, pool->tail, memory_order_seq_cst);
     }
