@@ -89,7 +89,7 @@ void yk_unmap(void *start, size_t bytes);
 
 /* A small zeroed area that is zero again in every child made by fork, so state in it is never
  * mistaken for the child's own. One area per number; lives as long as the process. */
-enum yk_local { YK_LOCAL_ROLE, YK_LOCAL_HEAP, YK_LOCAL_KEEPER, YK_LOCAL_SEED, YK_LOCAL_COUNT };
+enum yk_local { YK_LOCAL_ROLE, YK_LOCAL_HEAP, YK_LOCAL_KEEPER, YK_LOCAL_SEED, YK_LOCAL_PROGRAM, YK_LOCAL_COUNT };
 #define YK_LOCAL_BYTES 1024
 void *yk_process_local(enum yk_local which);
 /* In a child with one thread: make sure that it is. */
@@ -243,5 +243,77 @@ struct yk_code_range {
 };
 /* Fill ranges[0..max); returns how many there are. */
 size_t yk_code_ranges(struct yk_code_range *ranges, size_t max);
+
+/* --- program.c: running other programs ------------------------------------------------------- */
+
+struct yk_program {
+    char *const *argv;
+    char *const *environment; /* NULL: ours */
+    const char *directory;    /* or NULL */
+    int streams[3];           /* what becomes 0, 1 and 2 */
+    const int *keep_fds;
+    size_t keep_fd_count;
+    const yoke_limits *limits;
+    int supervisor; /* from yk_supervisor_open; -1: none */
+    bool leave;     /* what its end leaves running may go on */
+};
+
+struct yk_program_handle {
+    int pid;     /* of the program */
+    int pidfd;   /* of its supervisor, or of itself: our child */
+    int control; /* the supervisor's ear, or -1 */
+};
+
+/* Start it in a group of its own; returns when it is executing, or why not (-errno). Flat: no page
+ * of ours is copied. -ENOTSUP: the machine does not let us execute a supervisor. */
+int yk_program_start(const struct yk_program *program, struct yk_program_handle *handle);
+
+enum yk_whom { YK_WHOM_ONE = 1, YK_WHOM_GROUP, YK_WHOM_TREE, YK_WHOM_KILL };
+/* Not once it was reaped. YK_WHOM_KILL: SIGKILL for all of it. 0, -ESRCH, -EAGAIN, -EPERM. */
+int yk_program_signal(const struct yk_program_handle *handle, int signal, enum yk_whom whom);
+
+struct yk_usage {
+    bool known;
+    int64_t user_ns, system_ns;
+    size_t memory_peak_bytes;
+    uint64_t faults_minor, faults_major, switches_voluntary, switches_forced;
+};
+/* How an ended program ended. Without a supervisor what is left of its group is killed, unless
+ * leave. */
+struct yk_exit_status yk_program_reap(const struct yk_program_handle *handle, bool leave,
+                                      struct yk_usage *usage);
+/* As yk_pidfd_reap. */
+struct yk_exit_status yk_pidfd_reap_usage(int pidfd, struct yk_usage *usage);
+
+/* Wait until one of them is readable; negative ones are not looked at. Fills ready[0..count).
+ * 0, -ETIMEDOUT, -EINTR, -ENOMEM. */
+int yk_poll_many(const int *fds, size_t count, int64_t until_ns, bool *ready);
+
+/* --- stream.c: what programs read from and write to ------------------------------------------ */
+
+enum yk_file_use { YK_FILE_READ, YK_FILE_WRITE, YK_FILE_APPEND };
+int yk_file_open(const char *path, enum yk_file_use use, int *fd);
+int yk_null_open(int *fd);
+int yk_pipe_open(int *read_end, int *write_end);
+/* A nameless file that holds these bytes, at its start; it cannot be changed. */
+int yk_bytes_open(const void *bytes, size_t count, int *fd);
+/* A nameless file in that folder, or in memory. */
+int yk_spill_open(const char *folder, int *fd);
+/* Its first bytes, and a zero byte after them. */
+int yk_spill_map(int fd, size_t bytes, void **start);
+int yk_fd_write_at(int fd, const void *bytes, size_t count, size_t offset);
+int yk_fd_nonblocking(int fd);
+/* Bytes, 0 at the end, or -errno. */
+long yk_fd_read(int fd, void *to, size_t count);
+/* Bytes that lie in a pipe. */
+size_t yk_pipe_waiting(int fd);
+
+struct yk_file_identity {
+    uint64_t device, inode;
+};
+bool yk_fd_identify(int fd, struct yk_file_identity *identity);
+/* The supervisor, as a file that can be executed. */
+int yk_supervisor_open(struct yk_file_identity *identity, int *fd);
+const unsigned char *yk_supervisor_bytes(size_t *count);
 
 #endif
