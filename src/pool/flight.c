@@ -95,7 +95,7 @@ struct yk_reading yk_leg_read(const struct yk_leg *leg, unsigned retries, bool s
 int yk_flight_begin(struct yk_flight *flight, struct yoke_pool *pool, unsigned most)
 {
     *flight = (struct yk_flight){.pool = pool, .most = most};
-    flight->legs = calloc(most, sizeof *flight->legs);
+    flight->legs = calloc(most, sizeof(struct yk_leg *));
     return flight->legs != NULL ? 0 : -ENOMEM;
 }
 
@@ -143,7 +143,7 @@ struct yk_leg *yk_flight_land(struct yk_flight *flight)
         if (has_landed(flight->pool, leg)) {
             flight->count--;
             memmove((void *)at, (const void *)(at + 1),
-                    (flight->count - flight->next_look) * sizeof *at);
+                    (flight->count - flight->next_look) * sizeof(struct yk_leg *));
             return leg;
         }
         flight->next_look++;

@@ -281,5 +281,9 @@ struct yk_sweep {
 
 /* In the caller: on serial pools, and inside a process worker. */
 int yk_serial_sweep(const struct yk_sweep *sweep);
+/* For calls in the caller: a task that sees what the task around it, if any, should see. */
+struct yoke_task yk_serial_task(const void *context);
+/* That long from now; 0 for 0. */
+int64_t yk_serial_deadline(int64_t timeout_ns);
 
 #endif

@@ -11,7 +11,7 @@
 
 #define PROGRESS_STEPS 64
 
-static int64_t deadline_of(int64_t timeout_ns)
+int64_t yk_serial_deadline(int64_t timeout_ns)
 {
     return timeout_ns == 0 ? 0 : yk_after(yk_clock_ns(), timeout_ns);
 }
@@ -52,10 +52,10 @@ static bool asked_to_stop(const struct yk_sweep *sweep, size_t done)
 }
 
 /* Inside a worker, its number and the outer task's cancel are what a nested task should see. */
-static struct yoke_task task_inside(const struct yk_sweep *sweep)
+struct yoke_task yk_serial_task(const void *context)
 {
     const struct yoke_task *const outer = yk_task_own();
-    struct yoke_task task = {.context = sweep->options.context};
+    struct yoke_task task = {.context = context};
     if (outer != NULL) {
         task.worker = outer->worker;
         task.slot = outer->slot;
@@ -72,7 +72,7 @@ static int map_items(const struct yk_sweep *sweep, struct yoke_task *task)
     int rc = 0;
     for (size_t i = 0; i < sweep->count; i++) {
         task->item = i;
-        task->deadline_ns = deadline_of(sweep->options.timeout_ns);
+        task->deadline_ns = yk_serial_deadline(sweep->options.timeout_ns);
         const int32_t code = yk_task_call(task, sweep->fn, in, out);
         if (code != 0 || sweep->options.outcomes != NULL) {
             note(&sweep->options, code, i, &rc);
@@ -91,7 +91,7 @@ static int map_items(const struct yk_sweep *sweep, struct yoke_task *task)
 
 static int map(const struct yk_sweep *sweep)
 {
-    struct yoke_task task = task_inside(sweep);
+    struct yoke_task task = yk_serial_task(sweep->options.context);
     yk_task_enter(&task);
     const int rc = map_items(sweep, &task);
     yk_task_leave(&task);
@@ -100,8 +100,8 @@ static int map(const struct yk_sweep *sweep)
 
 static int range(const struct yk_sweep *sweep, void *accumulator)
 {
-    struct yoke_task task = task_inside(sweep);
-    task.deadline_ns = deadline_of(sweep->options.timeout_ns);
+    struct yoke_task task = yk_serial_task(sweep->options.context);
+    task.deadline_ns = yk_serial_deadline(sweep->options.timeout_ns);
     yk_task_enter(&task);
     const int32_t code =
         yk_task_conclude(&task, sweep->range_fn(&task, 0, sweep->count, accumulator));
