@@ -18,7 +18,7 @@
 #define YOKE_TESTS_STEPKILL_H
 
 #include "check.h"
-#include "pool/worker.h"
+#include "pool/pool_private.h"
 
 #include <linux/futex.h>
 #include <stdarg.h>
@@ -86,6 +86,7 @@ struct stepkill {
     enum stepkill_how how;
     unsigned stride; /* each how-manieth instruction is a point */
     int thin;        /* later rounds of loops are thinned out even when it is `full` */
+    int step_only;   /* no breakpoints: a copy that it makes would run into them */
     int by_copy;     /* a copy of the program recovers too: words that fit nothing come up, and
                         the spare may have to go for them */
     void *state;     /* the test's own */
@@ -241,6 +242,17 @@ static inline int stepkill_sleeps(struct stepkill *s)
            s->regs.rdx == 1 && yoke_shared_contains((const void *)(uintptr_t)s->regs.rdi, 4);
 }
 
+/* So many deaths are our doing: the pool is not to wait before it starts the next worker. */
+static inline void stepkill_calm(yoke_pool *pool) YK_NO_LOCK_ANALYSIS
+{
+    yk_biased_lock(&pool->lock);
+    pool->barren = 0;
+    pool->stillborn = 0;
+    pool->rounds = 0;
+    pool->restart_at_ns = 0;
+    yk_biased_unlock(&pool->lock);
+}
+
 /* The pool has all its workers, nothing to do, and has seen as many deaths as there were. */
 static inline int stepkill_at_rest(struct stepkill *s, unsigned long deaths)
 {
@@ -250,6 +262,7 @@ static inline int stepkill_at_rest(struct stepkill *s, unsigned long deaths)
     if (stats.workers != 1 || stats.spares != 1 || stats.in_flight || stats.died < deaths)
         return 0;
     s->kills = (unsigned long)stats.died;
+    stepkill_calm(s->pool);
     return 1;
 }
 
@@ -370,7 +383,8 @@ static inline void stepkill_jump(struct stepkill *s, size_t wanted, uintptr_t en
 /* From the mark to the point; 0: the end came first. */
 static inline int stepkill_go(struct stepkill *s, size_t wanted, uintptr_t end)
 {
-    stepkill_jump(s, wanted, end);
+    if (!s->step_only)
+        stepkill_jump(s, wanted, end);
     for (;;) {
         if (s->regs.rip == end && s->steps > 0)
             return 0;

@@ -12,8 +12,6 @@
 
 #include "stepkill.h"
 
-#include "pool/pool_private.h"
-
 /* Where the worker dies: after that many marks, and that many instructions more. */
 struct stepkill_death {
     size_t mark;
@@ -31,7 +29,7 @@ static inline _Noreturn void
 stepkill_recover(yoke_pool *pool, const struct stepkill_corpse *dead) YK_NO_LOCK_ANALYSIS
 {
     const struct yk_exit_status status = {.code = -1, .signal = SIGKILL};
-    yk_pool_bury_locked(pool, dead->owner, status, dead->noted);
+    yk_pool_bury_locked(pool, dead->owner, status, false, dead->noted);
     yk_heap_recover(dead->owner);
     yk_pool_audit_locked(pool);
     yk_process_exit(0);
