@@ -12,6 +12,7 @@
 #include "pool/dispatch.h"
 
 #define BARREN_WINDOW_NS 5000000000LL
+#define SPOILED_MAX 16 /* rounds of killing all, close together */
 
 /* *noted becomes NULL if the slot names that block too: it is given back once. */
 static void bury_unit_locked(struct yoke_pool *pool, struct yk_unit *unit,
@@ -77,6 +78,15 @@ static bool is_garbage_locked(struct yoke_pool *pool, const struct yk_unit *unit
     }
 }
 
+/* Honest workers came, again and again, and the table is spoiled still: the heap hands its memory
+ * out to others, say. That many deaths that cost no task its try break the pool. */
+static void count_spoil_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    const int64_t now = yk_clock_ns();
+    pool->spoiled = now - pool->last_spoil_ns > BARREN_WINDOW_NS ? 1 : pool->spoiled + 1;
+    pool->last_spoil_ns = now;
+}
+
 /* Words that fit nothing: who wrote them may still be writing. All workers go first, and with the
  * last of them those units end as crashed. */
 static void end_garbage_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
@@ -93,10 +103,14 @@ static void end_garbage_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
             continue;
         }
         if (!all_gone && yk_processes_condemn_locked(pool)) {
+            count_spoil_locked(pool);
             return;
         }
         void *none = NULL;
         bury_unit_locked(pool, unit, (struct yk_exit_status){.code = -1}, &none);
+    }
+    if (all_gone && pool->spoiled > SPOILED_MAX) {
+        pool->barren = UINT32_MAX / 2;
     }
 }
 

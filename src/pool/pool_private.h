@@ -135,6 +135,8 @@ struct yoke_pool {
     bool condemning;      /* waits for the workers that were killed because the table was spoiled */
     int64_t next_tick_ns; /* processes: when the keeper looks up next */
     unsigned barren;      /* deaths in a row, close together, that cost no task a try */
+    unsigned spoiled;     /* times in a row, close together, that all workers were killed */
+    int64_t last_spoil_ns;
     unsigned stillborn;   /* ends in a row of workers that had not come to be ready */
     struct yk_member *members;      /* table.line_count */
     _Atomic uintptr_t known_fns[8]; /* found in the image before */
