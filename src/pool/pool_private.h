@@ -137,7 +137,7 @@ struct yoke_pool {
     unsigned barren;      /* deaths in a row, close together, that cost no task a try */
     unsigned spoiled;     /* times in a row, close together, that all workers were killed */
     int64_t last_spoil_ns;
-    unsigned stillborn;   /* ends in a row of workers that had not come to be ready */
+    unsigned stillborn;             /* ends in a row of workers that had not come to be ready */
     struct yk_member *members;      /* table.line_count */
     _Atomic uintptr_t known_fns[8]; /* found in the image before */
     /* processes; the keeper's */
