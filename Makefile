@@ -168,6 +168,18 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_CFLAGS) -MMD -MP -c -o $@ $<
 
+# The supervisor of programs: no libc, not even of a sanitizer. It lies in the library as bytes.
+SUP      := $(BUILD)/yoke-supervisor
+SUP_DIR  := src/platform/linux/supervisor
+SUP_OBJ  := $(foreach d,src inject,$(BUILD)/obj/$(d)/platform/linux/program_image.o)
+$(SUP): $(wildcard $(SUP_DIR)/*.[ch]) $(BUILD)/flags
+	$(call say,LD,$@)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -Isrc -ffreestanding -fno-stack-protector -fno-pie \
+	    -fno-asynchronous-unwind-tables -static -nostdlib -s -Wl,--build-id=none \
+	    -Wl,-z,noseparate-code -o $@ $(SUP_DIR)/main.c
+$(SUP_OBJ): YK_CFLAGS += -DYK_SUPERVISOR='"$(SUP)"'
+$(SUP_OBJ): $(SUP)
+
 $(LIB_A): $(call obj,$(SRC)) $(BUILD)/sources
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)

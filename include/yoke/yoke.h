@@ -10,6 +10,7 @@
 #include <yoke/memory.h>
 #include <yoke/pool.h>
 #include <yoke/process.h>
+#include <yoke/program.h>
 #include <yoke/stream.h>
 #include <yoke/task.h>
 #include <yoke/thread.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * process.c - a single process: a C function in a copy of the program.   Room: process.
+ * process.c - a single process: a C function in a copy of the program; and, for programs too
+ * (program.c), its end and its handle.   Room: process.
  *
  * How it ended comes from its exit status, or, where the program took that, from the record in
  * the shared heap, where the function's return value was noted before the exit.
@@ -8,14 +9,16 @@
 #include <stdlib.h>
 
 #include "process/keeper.h"
+#include "process/process.h"
 #include "process/template.h"
 #include "sync/waiting.h"
-#include <yoke/process.h>
 
 #define NAME_BYTES 16
 
+#define RELEASE_NS 10000000000LL
+
 /* In the shared heap. */
-struct record {
+struct yk_process_record {
     yoke_process_fn *fn;
     void *arg;
     char name[NAME_BYTES];
@@ -24,23 +27,10 @@ struct record {
     _Atomic int returned; /* the exit code + 1, once fn returned */
 };
 
-struct yoke_process {
-    /* read-only after start */
-    uint64_t generation;
-    struct record *record;
-    uint32_t owner;
-    int pid;
-    int pidfd; /* or -1: it has gone */
-    bool kept; /* the keeper is held for it */
-    yk_mutex lock;
-    bool ended;           /* under lock */
-    yoke_process_end end; /* under lock until ended */
-};
-
 /* --- in the process ------------------------------------------------------------------------ */
 
 /* The copy exists before it can be watched; if that fails it is killed, and fn must not have run. */
-static void await_go(struct record *record)
+static void await_go(struct yk_process_record *record)
 {
     /* SYNC(process-go) acquire: the program holds us; nothing more to see. */
     while (atomic_load_explicit(&record->go, memory_order_acquire) == 0) {
@@ -51,7 +41,7 @@ static void await_go(struct record *record)
 
 static void process_main(void *arg)
 {
-    struct record *const record = arg;
+    struct yk_process_record *const record = arg;
     yk_image_begin(record->name, record->owner);
     yk_interrupt_default();
     await_go(record);
@@ -72,8 +62,8 @@ struct start {
 static int start_snapshot(void *arg)
 {
     struct start *const start = arg;
-    return yk_image_fork(&start->setup, process_main, start->process->record, &start->process->pid,
-                         &start->process->pidfd);
+    return yk_image_fork(&start->setup, process_main, start->process->record,
+                         &start->process->program.pid, &start->process->program.pidfd);
 }
 
 static int start_from_snapshot(const yoke_process_config *config, yoke_process *process)
@@ -104,8 +94,8 @@ static int start_from_seed(yoke_process *process)
     }
     const int rc = yk_template_holds(seed, (uintptr_t)process->record->fn);
     return rc != 0 ? rc
-                   : yk_template_spawn(seed, process_main, process->record, &process->pid,
-                                       &process->pidfd);
+                   : yk_template_spawn(seed, process_main, process->record, &process->program.pid,
+                                       &process->program.pidfd);
 }
 
 static int check_config(const yoke_process_config *config)
@@ -123,9 +113,10 @@ static int check_config(const yoke_process_config *config)
     return yk_worker_role() ? YOKE_ENESTED : 0;
 }
 
-static struct record *make_record(const yoke_process_config *config, yoke_process_fn *fn, void *arg)
+static struct yk_process_record *make_record(const yoke_process_config *config, yoke_process_fn *fn,
+                                             void *arg)
 {
-    struct record *const record = yk_heap_alloc(sizeof *record);
+    struct yk_process_record *const record = yk_heap_alloc(sizeof *record);
     if (record == NULL) {
         return NULL;
     }
@@ -177,7 +168,9 @@ fail_handle:
     return rc;
 }
 
-static int check(const yoke_process *process)
+/* --- its end, of both kinds ---------------------------------------------------------------- */
+
+int yk_process_check(const yoke_process *process)
 {
     if (process == NULL) {
         return -EINVAL;
@@ -185,76 +178,110 @@ static int check(const yoke_process *process)
     return process->generation == yk_process_generation() ? 0 : -ECHILD;
 }
 
-static void note_end(yoke_process *process)
+static struct yk_exit_status reap_function(yoke_process *process)
+{
+    struct yk_exit_status status = {.code = -1};
+    if (process->program.pidfd >= 0) {
+        status = yk_pidfd_reap_usage(process->program.pidfd, &process->usage);
+    }
+    /* SYNC(process-returned) acquire: sees what fn wrote. */
+    const int returned = atomic_load_explicit(&process->record->returned, memory_order_acquire);
+    if (status.code < 0 && status.signal == 0 && returned > 0) {
+        status.code = (returned - 1) & 0xFF;
+    }
+    yk_heap_recover(process->owner);
+    return status;
+}
+
+static struct yk_exit_status reap_program(yoke_process *process)
+{
+    const struct yk_exit_status status =
+        yk_program_reap(&process->program, process->leave, &process->usage);
+    for (int i = 0; i < YK_STREAMS; i++) {
+        if (process->captures[i] != NULL) {
+            yk_capture_end(process->captures[i]);
+        }
+    }
+    return status;
+}
+
+void yk_process_note_end(yoke_process *process)
 {
     yk_mutex_lock(&process->lock);
     if (!process->ended) {
-        struct yk_exit_status status = {.code = -1};
-        if (process->pidfd >= 0) {
-            status = yk_pidfd_reap(process->pidfd);
-        }
-        /* SYNC(process-returned) acquire: sees what fn wrote. */
-        const int returned = atomic_load_explicit(&process->record->returned, memory_order_acquire);
-        if (status.code < 0 && status.signal == 0 && returned > 0) {
-            status.code = (returned - 1) & 0xFF;
-        }
-        yk_heap_recover(process->owner);
+        const struct yk_exit_status status =
+            process->record != NULL ? reap_function(process) : reap_program(process);
         process->end = (yoke_process_end){.code = status.code, .signal = status.signal};
         process->ended = true;
     }
     yk_mutex_unlock(&process->lock);
 }
 
-static bool has_ended(yoke_process *process)
+bool yk_process_has_ended(yoke_process *process)
 {
-    return process->pidfd < 0 || yk_pidfd_ended(process->pidfd, 0);
+    return process->program.pidfd < 0 || yk_pidfd_ended(process->program.pidfd, 0);
 }
 
 int yoke_process_wait(yoke_process *process, int64_t until_ns, yoke_process_end *end)
 {
-    const int rc = check(process);
+    const int rc = yk_process_check(process);
     if (rc != 0) {
         return rc;
     }
-    while (!has_ended(process)) {
+    while (!yk_process_has_ended(process)) {
         if (yk_token_is_set(yk_token_own())) {
             return -ECANCELED;
         }
         const int64_t slice = yk_wait_slice(until_ns);
-        const int waited = yk_pidfd_wait(process->pidfd, slice);
+        const int waited = yk_pidfd_wait(process->program.pidfd, slice);
         if (waited != 0 && !(waited == -ETIMEDOUT && slice != until_ns)) {
             return waited;
         }
     }
-    note_end(process);
+    yk_process_note_end(process);
     if (end != NULL) {
         *end = process->end;
     }
     return 0;
 }
 
-static int send(yoke_process *process, int signal)
+int yk_process_send(yoke_process *process, int signal, enum yk_whom whom)
 {
-    const int rc = check(process);
+    const int rc = yk_process_check(process);
     if (rc != 0) {
         return rc;
     }
-    return has_ended(process) ? -ESRCH : yk_pidfd_signal(process->pidfd, signal);
+    if (yk_process_has_ended(process)) {
+        return -ESRCH;
+    }
+    return process->record != NULL ? yk_pidfd_signal(process->program.pidfd, signal)
+                                   : yk_program_signal(&process->program, signal, whom);
 }
 
 int yoke_process_interrupt(yoke_process *process)
 {
-    return send(process, yk_signal_interrupt());
+    return yk_process_send(process, yk_signal_interrupt(), YK_WHOM_GROUP);
 }
 
 int yoke_process_kill(yoke_process *process)
 {
-    return send(process, yk_signal_kill());
+    return yk_process_send(process, yk_signal_kill(), YK_WHOM_KILL);
 }
 
 int yoke_process_id(const yoke_process *process)
 {
-    return process == NULL ? -1 : process->pid;
+    return process == NULL ? -1 : process->program.pid;
+}
+
+/* A supervisor needs a moment to end the whole tree; one that is stuck goes itself. */
+static void end_now(yoke_process *process)
+{
+    const bool supervised = process->program.control >= 0 && process->record == NULL;
+    (void)yk_process_send(process, yk_signal_kill(), YK_WHOM_KILL);
+    if (supervised && !yk_pidfd_ended(process->program.pidfd, yk_clock_ns() + RELEASE_NS)) {
+        yk_pidfd_signal(process->program.pidfd, yk_signal_kill());
+    }
+    (void)yk_pidfd_ended(process->program.pidfd, YOKE_FOREVER);
 }
 
 void yoke_process_release(yoke_process *process)
@@ -262,19 +289,24 @@ void yoke_process_release(yoke_process *process)
     if (process == NULL) {
         return;
     }
-    if (check(process) == 0) {
-        if (!has_ended(process)) {
-            yk_pidfd_signal(process->pidfd, yk_signal_kill());
-            (void)yk_pidfd_ended(process->pidfd, YOKE_FOREVER);
+    const bool ours = yk_process_check(process) == 0;
+    if (ours) {
+        if (!yk_process_has_ended(process)) {
+            end_now(process);
         }
-        note_end(process);
+        yk_process_note_end(process);
+    }
+    if (ours && process->record != NULL) {
         yk_heap_free(process->record);
         if (process->kept) {
             yk_keeper_drop();
         }
     }
-    if (process->pidfd >= 0) {
-        yk_fd_close(process->pidfd);
+    if (process->record == NULL) {
+        yk_program_forget(process, ours);
+    }
+    if (process->program.pidfd >= 0) {
+        yk_fd_close(process->program.pidfd);
     }
     free(process);
 }
