@@ -419,7 +419,11 @@ static bool go_on(void)
 static void create(struct input *input)
 {
     yoke_pool_config config = {.size = sizeof config, .kind = YOKE_PROCESSES};
-    config.workers = 1 + take(input, 3);
+    const unsigned shape = take(input, 48);
+    config.workers = 1 + shape % 3;
+    config.interrupt_grace_ns = (shape & 4) != 0 ? 3000000 : 0;
+    config.terminate_grace_ns = (shape & 8) != 0 ? 5000000 : 0;
+    config.tasks_max = w.tasks_max = (shape & 32) != 0 ? 3 : 0;
     seam_waits_max = WAITS_MAX;
     w.input = &(struct input){0}; /* the birth is honest */
     p.settling = true;

@@ -122,7 +122,7 @@ void seam_check_leaks(void)
 {
     for (int i = 0; i < seam_process_count; i++) {
         MUST(seam_processes[i].reaped);
-        MUST(!seam_processes[i].open);
+        MUST(seam_processes[i].open == 0);
     }
     for (size_t i = 0; i < WATCHES_MAX; i++) {
         MUST(watches[i] == NULL);
@@ -156,7 +156,7 @@ int __wrap_yk_map_shared(size_t bytes, void **start)
 unsigned __wrap_yoke_cpu_count(void);
 unsigned __wrap_yoke_cpu_count(void)
 {
-    return 2;
+    return 1; /* nobody spins */
 }
 
 /* --- time ----------------------------------------------------------------------------------- */
@@ -212,7 +212,7 @@ int seam_spawn(yk_image_entry *entry, void *arg, int *pid, int *pidfd)
     seam_process_count++;
     *pid = process->pidfd;
     if (pidfd != NULL) {
-        process->open = true;
+        process->open = 1;
         *pidfd = process->pidfd;
     }
     return 0;
@@ -228,7 +228,7 @@ struct seam_process *seam_process_of(int pidfd)
 static struct seam_process *opened(int pidfd)
 {
     struct seam_process *const process = seam_process_of(pidfd);
-    MUST(process->open);
+    MUST(process->open > 0);
     return process;
 }
 
@@ -244,11 +244,10 @@ int __wrap_yk_pidfd_open(int pid, int *pidfd);
 int __wrap_yk_pidfd_open(int pid, int *pidfd)
 {
     const int index = pid - SEAM_FIRST_FD;
-    if (index < 0 || index >= seam_process_count || seam_processes[index].reaped ||
-        seam_processes[index].open) {
+    if (index < 0 || index >= seam_process_count || seam_processes[index].reaped) {
         return -ESRCH; /* not a child of ours, or not any more */
     }
-    seam_processes[index].open = true;
+    seam_processes[index].open++;
     *pidfd = pid;
     return 0;
 }
@@ -292,7 +291,10 @@ struct yk_exit_status __wrap_yk_pidfd_reap(int pidfd);
 struct yk_exit_status __wrap_yk_pidfd_reap(int pidfd)
 {
     struct seam_process *const process = opened(pidfd);
-    MUST(process->ended && !process->reaped);
+    MUST(process->ended);
+    if (process->reaped) {
+        return (struct yk_exit_status){.code = -1}; /* by another descriptor */
+    }
     process->reaped = true;
     return process->status > 0
                ? (struct yk_exit_status){.code = -1, .signal = process->status}
@@ -302,7 +304,7 @@ struct yk_exit_status __wrap_yk_pidfd_reap(int pidfd)
 void __wrap_yk_fd_close(int fd);
 void __wrap_yk_fd_close(int fd)
 {
-    opened(fd)->open = false;
+    opened(fd)->open--;
 }
 
 void __wrap_yk_child_discard(int pid);

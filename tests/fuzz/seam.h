@@ -48,7 +48,7 @@ static inline unsigned take(struct input *input, unsigned below)
 
 struct seam_process {
     int pidfd;
-    bool open;   /* the program holds its descriptor */
+    int open;    /* descriptors of it that the program holds */
     bool killed; /* will end when the world goes on */
     bool ended;
     bool reaped;

@@ -21,6 +21,8 @@ struct claim {
     struct yk_claimer claimer;
     struct yk_slot *slot; /* NULL: nothing */
     uint64_t word;
+    unsigned ran;
+    bool waits; /* gave a doomed task up, and is not let go yet */
 };
 
 static struct claim claims[SEAM_PROCESSES];
@@ -33,12 +35,19 @@ static struct {
         size_t bytes;
     } blocks[BLOCKS];
     unsigned block_count;
+    unsigned tasks_max; /* 0: workers do not retire */
     bool table_spoiled; /* by a hostile write, anywhere in shared memory */
     bool heap_spoiled;  /* in what the heap keeps there */
     bool died;          /* a worker died while it may have had a task */
 } w;
 
 /* --- honest workers ------------------------------------------------------------------------- */
+
+/* An honest worker dies of a pointer that is not, which is another step of ours. */
+static bool is_sound(const void *start, size_t bytes)
+{
+    return (uintptr_t)start % 8 == 0 && seam_in_heap(start, bytes);
+}
 
 static void run_call(struct yk_slot *slot, struct yk_line *line, bool result)
 {
@@ -47,9 +56,9 @@ static void run_call(struct yk_slot *slot, struct yk_line *line, bool result)
     const unsigned char *in = slot->u.data;
     if ((slot->flags & YK_FLAG_INLINE) == 0) {
         const struct yk_call *const call = slot->u.record.call;
-        if (!seam_in_heap(call, sizeof *call) || !seam_in_heap(call->in, sizeof x) ||
-            !seam_in_heap(call->out, sizeof x)) {
-            return; /* an honest worker dies of that, which is another step */
+        if (!is_sound(call, sizeof *call) || !is_sound(call->in, sizeof x) ||
+            !is_sound(call->out, sizeof x)) {
+            return;
         }
         in = call->in;
         out = call->out;
@@ -78,13 +87,13 @@ static void run_call(struct yk_slot *slot, struct yk_line *line, bool result)
 static void run_items(struct yk_slot *slot, uint32_t until)
 {
     struct yk_part *const part = slot->run.part;
-    if (!seam_in_heap(part, sizeof *part)) {
+    if (!is_sound(part, sizeof *part)) {
         return;
     }
     const uint32_t count = part->count < until ? part->count : until;
     if (part->out_bytes == sizeof(uint64_t) && part->in_bytes == sizeof(uint64_t) &&
-        seam_in_heap(part->in, count * sizeof(uint64_t)) &&
-        seam_in_heap(part->out, count * sizeof(uint64_t))) {
+        is_sound(part->in, count * sizeof(uint64_t)) &&
+        is_sound(part->out, count * sizeof(uint64_t))) {
         for (uint32_t k = 0; k < count; k++) {
             uint64_t x = 0;
             memcpy(&x, (const unsigned char *)part->in + k * sizeof x, sizeof x);
@@ -105,6 +114,16 @@ static struct claim *claim_of(const struct seam_process *process)
     return &claims[process - seam_processes];
 }
 
+static void set_progress(struct yk_slot *slot, uint32_t progress)
+{
+    /* relaxed: there is one thread. */
+    const uint32_t before = atomic_load_explicit(&slot->progress, memory_order_relaxed);
+    if ((slot->flags & YK_FLAG_TIMED) == 0 || (before & YK_PROGRESS_DOOMED) == 0) {
+        /* relaxed: as above. */
+        atomic_store_explicit(&slot->progress, progress, memory_order_relaxed);
+    }
+}
+
 /* Progress is `progress`, or, with all, the task's end. Map: that many items are complete. */
 static void run_to(struct seam_process *process, bool all, uint32_t progress, int32_t code)
 {
@@ -114,24 +133,64 @@ static void run_to(struct seam_process *process, bool all, uint32_t progress, in
         run_call(slot, line_of(process), code == 7);
         progress = all ? 2 : progress % 3;
     } else {
-        const bool sound = seam_in_heap(slot->run.part, sizeof *slot->run.part);
+        const bool sound = is_sound(slot->run.part, sizeof *slot->run.part);
         const uint32_t count = sound ? slot->run.part->count % YK_PART_ITEMS_MAX : 0;
         run_items(slot, all ? UINT32_MAX : progress);
         progress = slot->op == YK_OP_RANGE ? 2 : all ? count + 1 : progress % (count + 2);
     }
     slot->code = code == 7 ? 0 : code;
+    set_progress(slot, progress);
+}
+
+static bool swap_word(struct yk_slot *slot, uint64_t from, uint64_t to)
+{
     /* relaxed: there is one thread. */
-    atomic_store_explicit(&slot->progress, progress, memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(&slot->word, &from, to, memory_order_relaxed,
+                                                   memory_order_relaxed);
+}
+
+/* As worker.c does it. */
+static void give_up(struct seam_process *process)
+{
+    struct claim *const claim = claim_of(process);
+    const uint32_t ticket = yk_word_ticket(claim->word);
+    const uint64_t given = yk_word(ticket, claim->claimer.owner, YK_GIVEN);
+    /* relaxed: there is one thread. */
+    atomic_store_explicit(&line_of(process)->hand, YK_HAND_WAITS, memory_order_relaxed);
+    claim->waits = swap_word(claim->slot, yk_word(ticket, claim->claimer.owner, YK_DOOMED), given) ||
+                   swap_word(claim->slot, claim->word, given);
+    if (!claim->waits) {
+        seam_end(process, -1);
+    }
+}
+
+static void await_hand(struct seam_process *process)
+{
+    struct claim *const claim = claim_of(process);
+    uint32_t seen = YK_HAND_GO;
+    /* relaxed: there is one thread. */
+    claim->waits = !atomic_compare_exchange_strong_explicit(
+        &line_of(process)->hand, &seen, YK_HAND_FREE, memory_order_relaxed, memory_order_relaxed);
+    if (seen == YK_HAND_NEVER) {
+        seam_end(process, -1);
+    }
 }
 
 static void complete(struct seam_process *process, int32_t code)
 {
     struct claim *const claim = claim_of(process);
-    run_to(process, true, 0, code);
-    if (!yk_table_complete(&w.pool->table, claim->slot, claim->word)) {
-        seam_end(process, -1); /* taken away: it leaves */
+    struct yk_slot *const slot = claim->slot;
+    /* relaxed: there is one thread. */
+    const uint32_t before = atomic_load_explicit(&slot->progress, memory_order_relaxed);
+    const bool late = (slot->flags & YK_FLAG_TIMED) != 0 && (before & YK_PROGRESS_DOOMED) != 0;
+    if (!late) {
+        run_to(process, true, 0, code);
+    }
+    if (late || !yk_table_complete(&w.pool->table, slot, claim->word)) {
+        give_up(process);
     }
     claim->slot = NULL;
+    claim->ran++;
 }
 
 /* The library's own claim, unless head and tail say that it would be busy for ages: then what it
@@ -155,6 +214,15 @@ static void claim_next(struct claim *claim)
             claim->slot = slot;
         }
     }
+}
+
+static void retire(struct seam_process *process)
+{
+    uint32_t active = YK_LINE_ACTIVE;
+    /* relaxed: there is one thread. */
+    atomic_compare_exchange_strong_explicit(&line_of(process)->state, &active, YK_LINE_RETIRED,
+                                            memory_order_relaxed, memory_order_relaxed);
+    seam_end(process, 0);
 }
 
 static void step_state(struct seam_process *process, struct yk_line *line)
@@ -181,8 +249,14 @@ static void work(struct seam_process *process, int32_t code)
     }
     if (process->killed) {
         seam_end(process, yk_signal_kill());
+    } else if (claim->waits) {
+        await_hand(process);
+    } else if (claim->slot != NULL && code == 8) {
+        run_to(process, false, 1, 0); /* it goes on for a while */
     } else if (claim->slot != NULL) {
         complete(process, code);
+    } else if (w.tasks_max != 0 && claim->ran >= w.tasks_max) {
+        retire(process);
     } else if (yk_line_state_of(line_of(process)) == YK_LINE_ACTIVE) {
         claim_next(claim);
     } else {
