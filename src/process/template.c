@@ -293,7 +293,9 @@ static int await_reply(struct yk_template *template, uint32_t request)
         }
         const int rc =
             yk_futex_wait(&template->ctl->reply, reply, yk_clock_ns() + REPLY_SLICE_NS, YK_SHARED);
-        if (rc == -ETIMEDOUT && yk_pidfd_ended(template->pidfd, 0)) {
+        /* A worker that writes here again and again keeps us from sleeping, not from looking. */
+        const bool look = rc == -ETIMEDOUT || yk_clock_ns() > until;
+        if (look && yk_pidfd_ended(template->pidfd, 0)) {
             /* Killed after it made the copy, but before it could say so? */
             return template->ctl->pid > 0 ? 0 : -ESRCH;
         }
