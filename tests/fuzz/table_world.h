@@ -235,7 +235,7 @@ static void step_state(struct seam_process *process, struct yk_line *line)
                               memory_order_relaxed);
         /* While the pool is being made, its own copy is out of our reach. */
         yk_table_announce(w.pool != NULL ? &w.pool->table : &line->ctl->table);
-    } else if (state != YK_LINE_PARKED) {
+    } else if (state != YK_LINE_PARKED || claim_of(process)->ran > 0) {
         seam_end(process, 0); /* told to stop, or so it seems */
     }
 }
