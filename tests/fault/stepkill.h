@@ -250,6 +250,7 @@ static inline void stepkill_calm(yoke_pool *pool) YK_NO_LOCK_ANALYSIS
     pool->stillborn = 0;
     pool->rounds = 0;
     pool->restart_at_ns = 0;
+    pool->spoiled = 0;
     yk_biased_unlock(&pool->lock);
 }
 

@@ -9,7 +9,7 @@
 #define CHECK_TIMEOUT 120
 #include <pthread.h>
 
-#include "stepkill.h"
+#include "stepkill_copy.h"
 
 enum { ITEMS = 10, FIRST_PART = 5, RANGE_ITEMS = 4, FIRST_RANGE = 2, BAD_ITEM = 2, BAD_CODE = 5 };
 
@@ -303,6 +303,39 @@ static void a_range_of_a_reduce(void)
     run_sweep("reduce", &(struct sweep){.kind = REDUCE});
 }
 
+/* The program's recovery of a part of a map, cut off too; the worker dies with an item. */
+static void recovery_of_a_part(void)
+{
+    const struct stepkill_mark marks[] = {STEPKILL_MARK(yk_worker_run),
+                                          STEPKILL_MARK(run_item),
+                                          STEPKILL_MARK(run_item),
+                                          STEPKILL_MARK(yk_table_complete),
+                                          {NULL, 0}};
+    const struct stepkill_scene scene = {
+        .name = "recovery: a part of a map", .marks = marks, .begin = begin, .judge = judge};
+    static int64_t in[ITEMS], out[ITEMS];
+    struct sweeps sweeps = {.tally = shared_zeroed(sizeof(struct tally)),
+                            .pool = make_pool(YOKE_PROCESSES, 1),
+                            .sweep = &(struct sweep){.kind = MAP},
+                            .in = in,
+                            .out = out};
+    unsigned long kills = 0;
+    for (int i = 0; i < ITEMS; i++)
+        in[i] = i + 100;
+    for (unsigned retries = 0; retries <= 1; retries++) {
+        struct stepkill s = {.scene = &scene,
+                             .pool = sweeps.pool,
+                             .retries = retries,
+                             .state = &sweeps,
+                             .kills = kills,
+                             .stride = 3};
+        stepkill_recovery_run(&s, (struct stepkill_death){.mark = 3, .steps = 9});
+        kills = s.kills;
+    }
+    end_pool(sweeps.pool);
+    yoke_shared_free(sweeps.tally);
+}
+
 int main(int argc, char **argv)
 {
     stepkill_main(argc, argv);
@@ -314,6 +347,7 @@ int main(int argc, char **argv)
     RUN(map_with_a_timeout);
     RUN(a_range_of_a_for);
     RUN(a_range_of_a_reduce);
+    RUN(recovery_of_a_part);
     usage_check(before, 20);
     stepkill_summary();
     return 0;
