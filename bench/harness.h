@@ -40,6 +40,7 @@ extern const bench_table bench_process_table;
 extern const bench_table bench_start_table;
 extern const bench_table bench_thread_table;
 extern const bench_table bench_map_table;
+extern const bench_table bench_stream_table;
 extern const bench_table bench_heap_table;
 extern const bench_table bench_clean_table;
 

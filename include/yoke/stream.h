@@ -60,8 +60,8 @@ typedef struct yoke_stream_config {
  *  place.
  *
  *  How soon: what has ended, and whose turn it is, goes to done before another part is filled in.
- *  A part is handed out when its items are work for about half a millisecond, by the pace of
- *  those before it; when next says -EAGAIN; or when filling it in took 0.1 ms, which is looked at
+ *  A part is handed out when its items are work for about a millisecond, by the pace of those
+ *  before it; when next says -EAGAIN; or when filling it in took 0.1 ms, which is looked at
  *  after its first and every eighth item. The items of a part are delivered when all of them have
  *  ended. So an item that suddenly takes much longer than those before it holds up its part. A
  *  next that suddenly waits holds up what it filled in during the last 0.1 ms, and what has ended

@@ -18,7 +18,7 @@
 #define WINDOW_BYTES ((size_t)16 << 20)
 #define WINDOW_ITEMS ((size_t)16384)
 #define WINDOW_PER_WORKER 4
-#define PART_NS 500000LL     /* what a part should be work for */
+#define PART_NS 1000000LL    /* what a part should be work for */
 #define FILL_NS 100000LL     /* filling in a part may take */
 #define FILL_LOOK 8          /* items between two looks at the clock */
 #define ALONE_NS 200000000LL /* nobody begins our parts for that long: run one ourselves */
@@ -235,11 +235,11 @@ static void keep_pace(struct run *run, const struct part *part)
 {
     const size_t count = part->leg.piece.count;
     const int64_t took_ns = part->leg.block->took_ns;
+    const size_t fits = took_ns > 0 ? (size_t)((int64_t)count * PART_NS / took_ns) : 2 * count;
     if (took_ns > 2 * PART_NS) {
-        const size_t fits = (size_t)((int64_t)count * PART_NS / took_ns);
         run->part_items = yk_min(run->part_items, yk_max(fits, 1));
-    } else if (took_ns < PART_NS / 2 && count >= run->part_items) {
-        run->part_items = yk_min(2 * run->part_items, run->part_items_max);
+    } else if (fits > run->part_items && count >= run->part_items) {
+        run->part_items = yk_min(yk_min(2 * count, fits), run->part_items_max);
     }
 }
 
@@ -319,12 +319,11 @@ static void deliver_item(struct run *run, struct part *part, size_t k, const yok
 
 static void deliver(struct run *run, struct part *part)
 {
-    const struct odd *odd = part->odd;
-    const struct odd *const odd_end = odd + part->odd_count;
+    size_t odd = 0;
     for (size_t k = 0; k < part->count; k++) {
         yoke_outcome outcome = {.kind = YOKE_CANCELLED, .item = part->first + k};
-        if (YK_UNLIKELY(odd < odd_end && odd->k == k)) {
-            outcome = (odd++)->outcome;
+        if (YK_UNLIKELY(odd < part->odd_count && part->odd[odd].k == k)) {
+            outcome = part->odd[odd++].outcome;
         } else if (k < part->begun) {
             outcome = yk_outcome_of(part->codes[k]);
             outcome.attempts = 1;

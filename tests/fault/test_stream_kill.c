@@ -9,7 +9,7 @@
 #define CHECK_TIMEOUT 200
 #include "killer.h"
 
-enum { ITEMS = 60000, TEXT = 40 };
+enum { ITEMS = 30000, TEXT = 40 };
 
 struct fire {
     atomic_long *starts;
