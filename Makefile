@@ -204,6 +204,19 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(LIB_A)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^ $(CURL_LIBS)
 
+# The library once more, with calls that fail when told to: tests/fault/inject.h. The tests named
+# test_inject* are linked with it instead.
+INJECT   = $(patsubst src/%.c,$(BUILD)/obj/inject/%.o,$(SRC)) $(call obj,tests/fault/inject.c)
+INJECTED = $(call program,$(filter tests/fault/test_inject%.c,$(TEST_C)))
+$(BUILD)/obj/inject/platform/%.o: INJECT_AT = -DINJECT_PLATFORM
+$(BUILD)/obj/inject/%.o: src/%.c tests/fault/inject.h $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(YK_CFLAGS) -Isrc $(INJECT_AT) -include tests/fault/inject.h -w -MMD -MP -c -o $@ $<
+$(INJECTED): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(INJECT)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^ $(CURL_LIBS)
+
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)

@@ -125,6 +125,8 @@ bool yk_worker_role(void);
 /* --- file.c -------------------------------------------------------------------------------- */
 
 void yk_fd_close(int fd);
+/* -error; no descriptor to be had is -EMFILE, whether the program or the machine is out of them. */
+int yk_fd_error(int error);
 /* Close all descriptors but 0, 1, 2 and keep[0..count). */
 int yk_fd_close_others(const int *keep, size_t count);
 bool yk_fd_is_open(int fd);

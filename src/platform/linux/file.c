@@ -75,10 +75,15 @@ int yk_fd_close_others(const int *keep, size_t count)
     }
 }
 
+int yk_fd_error(int error)
+{
+    return error == ENFILE ? -EMFILE : -error;
+}
+
 static int checked(int fd_or_error, int *fd)
 {
     if (fd_or_error < 0) {
-        return -errno;
+        return yk_fd_error(errno);
     }
     *fd = fd_or_error;
     return 0;
@@ -97,7 +102,8 @@ void yk_eventfd_signal(int fd)
     const int saved = errno;
     const uint64_t one = 1;
     /* Can only fail when the counter is full, and then it is readable anyway. */
-    (void)!write(fd, &one, sizeof one);
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR) {
+    }
     errno = saved;
 }
 
@@ -121,7 +127,10 @@ int yk_epoll_add(int epoll, int fd, void *tag)
 {
     const int saved = errno;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
-    const int rc = epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0 ? -errno : 0;
+    int rc = epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0 ? -errno : 0;
+    if (rc == -ENOSPC) {
+        rc = -ENOMEM; /* the user's watches are used up: kernel memory by another name */
+    }
     errno = saved;
     return rc;
 }

@@ -113,7 +113,7 @@ int yk_map_shared(size_t bytes, void **start, struct yk_shared_object *object)
     int fd = memfd_create("yoke", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     const bool made =
         fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 && fcntl(fd, F_ADD_SEALS, seals) == 0;
-    int rc = made ? map_quietly(bytes, fd, start) : -errno;
+    int rc = made ? map_quietly(bytes, fd, start) : yk_fd_error(errno);
     if (rc == 0) {
         madvise(*start, bytes, MADV_DONTDUMP);
         fd = move_up(fd);
@@ -190,19 +190,22 @@ void yk_process_local_wipe(void)
 }
 
 /* The kernel wipes the page in every child. Some emulators only say so: then fork() does it, and
- * our own copies do it themselves. */
+ * our own copies do it themselves; so our own memory will do too, where no page is to be had. */
 static void *make_local_areas(void)
 {
-    void *fresh = NULL;
-    if (yk_map_private(LOCAL_BYTES, &fresh) != 0) {
-        return NULL;
+    static _Alignas(YK_CACHE_LINE) unsigned char reserve[LOCAL_BYTES];
+    void *fresh = reserve;
+    const bool mapped = yk_map_private(LOCAL_BYTES, &fresh) == 0;
+    if (mapped) {
+        madvise(fresh, LOCAL_BYTES, MADV_WIPEONFORK);
     }
-    madvise(fresh, LOCAL_BYTES, MADV_WIPEONFORK);
     void *none = NULL;
     /* SYNC(local-areas) acq_rel: publishes the zeroed area; the loser uses the winner's. */
     if (!atomic_compare_exchange_strong_explicit(&yk_local_areas, &none, fresh,
                                                  memory_order_acq_rel, memory_order_acquire)) {
-        yk_unmap(fresh, LOCAL_BYTES);
+        if (mapped) {
+            yk_unmap(fresh, LOCAL_BYTES);
+        }
         return none;
     }
     pthread_atfork(NULL, NULL, yk_process_local_wipe);
@@ -216,15 +219,12 @@ void *yk_process_local(enum yk_local which)
     if (YK_UNLIKELY(areas == NULL)) {
         areas = make_local_areas();
     }
-    return areas == NULL ? NULL : (char *)areas + (size_t)which * YK_LOCAL_BYTES;
+    return (char *)areas + (size_t)which * YK_LOCAL_BYTES;
 }
 
-/* Without its page (memory is gone) a process counts as the parent it was copied from. */
 static struct yk_role *role(void)
 {
-    static struct yk_role fallback;
-    struct yk_role *const area = yk_process_local(YK_LOCAL_ROLE);
-    return area != NULL ? area : &fallback;
+    return yk_process_local(YK_LOCAL_ROLE);
 }
 
 uint64_t yk_process_generation_first(void)

@@ -83,22 +83,29 @@ int yk_clone_quiet(bool sibling, int *child)
     return rc;
 }
 
+/* Only a child can be waited for: this is how we know that an id is still ours. */
+static bool is_child(idtype_t type, int id)
+{
+    siginfo_t info;
+    int rc = 0;
+    do {
+        rc = waitid(type, (id_t)id, &info, WEXITED | WNOHANG | WNOWAIT | __WALL);
+    } while (rc != 0 && errno == EINTR);
+    return rc == 0;
+}
+
 int yk_pidfd_open(int pid, int *pidfd)
 {
     const int saved = errno;
     int rc = 0;
     const int fd = (int)syscall(SYS_pidfd_open, pid, 0U);
     if (fd < 0) {
-        rc = -errno;
+        rc = yk_fd_error(errno);
+    } else if (!is_child((idtype_t)P_PIDFD, fd)) {
+        close(fd);
+        rc = -ESRCH;
     } else {
-        /* Only a child can be waited for: this is how we know that the id is still ours. */
-        siginfo_t info;
-        if (waitid((idtype_t)P_PIDFD, (id_t)fd, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
-            close(fd);
-            rc = -ESRCH;
-        } else {
-            *pidfd = fd;
-        }
+        *pidfd = fd;
     }
     errno = saved;
     return rc;
@@ -155,13 +162,10 @@ struct yk_exit_status yk_pidfd_reap(int pidfd)
 void yk_child_discard(int pid)
 {
     const int saved = errno;
-    siginfo_t info;
-    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
-        errno = saved;
-        return; /* not our child */
-    }
-    kill(pid, SIGKILL);
-    while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR) {
+    if (is_child(P_PID, pid)) {
+        kill(pid, SIGKILL);
+        while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR) {
+        }
     }
     errno = saved;
 }
