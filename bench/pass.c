@@ -146,6 +146,60 @@ const char *pass_window(unsigned depth, unsigned warm, unsigned count, double *n
     return why;
 }
 
+static const char *take_batch(yoke_job **jobs, unsigned count, uint64_t first)
+{
+    const char *why = NULL;
+    const int error = yoke_wait_all(jobs, count, YOKE_FOREVER);
+    for (unsigned i = 0; i < count && !error && !why; i++) {
+        yoke_outcome outcome;
+        const void *result = NULL;
+        const int wrong = yoke_job_result(jobs[i], &outcome, &result, NULL);
+        const int good = !wrong && outcome.kind == YOKE_OK && result;
+        why = good && *(const uint64_t *)result == first + i + 1 ? NULL : "a wrong answer";
+    }
+    yoke_job_release_all(jobs, count);
+    return error ? bench_why("yoke_wait_all", error) : why;
+}
+
+static const char *add_batch(yoke_job **jobs, unsigned count, uint64_t first)
+{
+    uint64_t numbers[DEPTH_MAX];
+    for (unsigned i = 0; i < count; i++) {
+        numbers[i] = first + i;
+    }
+    const int error = yoke_submit_many(pool, pass_add_one, numbers, sizeof *numbers,
+                                       sizeof *numbers, count, NULL, jobs);
+    return error ? bench_why("yoke_submit_many", error) : NULL;
+}
+
+static const char *stream_batches(unsigned depth, unsigned batch, unsigned count)
+{
+    yoke_job *jobs[DEPTH_MAX];
+    const char *why = NULL;
+    for (unsigned i = 0; i < count + depth && !why; i += batch) {
+        yoke_job **const at = &jobs[i % depth];
+        why = i >= depth ? take_batch(at, batch, i - depth) : NULL;
+        if (i < count && !why) {
+            why = add_batch(at, batch, i);
+        }
+    }
+    return why;
+}
+
+const char *pass_window_batches(unsigned depth, unsigned batch, unsigned warm, unsigned count,
+                                double *ns_each)
+{
+    const int fits = depth > 0 && depth <= DEPTH_MAX && depth % batch == 0 && warm % batch == 0 &&
+                     count % batch == 0;
+    const char *why = fits ? stream_batches(depth, batch, warm) : "batches do not fit the window";
+    const int64_t start = bench_now_ns();
+    if (!why) {
+        why = stream_batches(depth, batch, count);
+    }
+    *ns_each = (double)(bench_now_ns() - start) / count;
+    return why;
+}
+
 static int nap(yoke_task *task, const void *in, void *out)
 {
     struct nap *result = out;

@@ -20,6 +20,9 @@ const char *pass_round_trips(unsigned warm, unsigned count, double *ns_each);
 
 /** The same with depth tasks under way; the oldest is waited for. */
 const char *pass_window(unsigned depth, unsigned warm, unsigned count, double *ns_each);
+/** The same, handed in and taken back in batches; all four are multiples of batch. */
+const char *pass_window_batches(unsigned depth, unsigned batch, unsigned warm, unsigned count,
+                                double *ns_each);
 
 /** Round trips that begin when both sides are asleep, of a task that naps so that the caller
  *  falls asleep too; what is counted is the two wakes (see ref_futex.c). A side that did not

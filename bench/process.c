@@ -15,10 +15,11 @@
 
 enum {
     TRIPS = 4000,
-    STREAM = 20000,
-    STREAM_SHARED = 4000, /* with more processes than CPUs, tasks take longer */
-    WARM = 1000,
+    STREAM = 20480,
+    STREAM_SHARED = 4096, /* with more processes than CPUs, tasks take longer */
+    WARM = 1024,
     DEPTH = 64,
+    BATCH = 32,
     SLEEPING_TRIPS = 4,
     NAP_NS = 400000,
     LINE_EXTRA_NS = 40, /* what a task may cost above the bare line */
@@ -63,6 +64,10 @@ static void stop_ring(void)
 
 static const char *yoke_tasks_1(double *value)
 {
+    return pass_window_batches(DEPTH, BATCH, WARM, STREAM, value);
+}
+static const char *yoke_tasks_1_single(double *value)
+{
     return pass_window(DEPTH, WARM, STREAM, value);
 }
 static const char *ring_tasks(double *value)
@@ -106,7 +111,7 @@ static void stop_pipe(void)
 
 static const char *yoke_tasks_2(double *value)
 {
-    return pass_window(DEPTH, WARM, STREAM_SHARED, value);
+    return pass_window_batches(DEPTH, BATCH, WARM, STREAM_SHARED, value);
 }
 
 static const char *pipe_tasks(double *value)
@@ -186,6 +191,15 @@ static const bench_figure figures[] = {
      .unit = "ns",
      .reference = "two rings in shared memory",
      .yoke = yoke_tasks_1,
+     .ref = ring_tasks,
+     .rounds = 61,
+     .cpus = 2,
+     .setup = start_ring,
+     .teardown = stop_ring},
+    {.name = "process/tasks-single",
+     .unit = "ns",
+     .reference = "two rings in shared memory",
+     .yoke = yoke_tasks_1_single,
      .ref = ring_tasks,
      .rounds = 61,
      .cpus = 2,

@@ -218,6 +218,20 @@ YOKE_API YOKE_MUST_CHECK int yoke_submit(yoke_pool *pool, yoke_fn *fn, const voi
                                          size_t in_bytes, size_t out_bytes,
                                          const yoke_options *options, yoke_job **job);
 
+/** Hand in many tasks at once: fn on in[i], in order, as so many yoke_submit would; each costs less.
+ *
+ *  \param in     count arguments of in_bytes each, one behind the other; copied.
+ *  \param count  0 and up.
+ *  \param jobs   room for count handles; all are NULL first.
+ *  \return as yoke_submit. When not all could be handed in, the first ones were: their jobs are
+ *          set, and run; the others are NULL.
+ *
+ *  Ownership, Threads, Blocks, After fork: as yoke_submit.
+ */
+YOKE_API YOKE_MUST_CHECK int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, const void *in,
+                                              size_t in_bytes, size_t out_bytes, size_t count,
+                                              const yoke_options *options, yoke_job **jobs);
+
 /** Wait until a job has ended. On a thread pool the caller runs it itself if nobody has begun.
  *
  *  \param until_ns  absolute; 0: do not wait.
@@ -278,6 +292,13 @@ YOKE_API int yoke_job_cancel(yoke_job *job, int force);
  *  After fork: in the child it does nothing.
  */
 YOKE_API void yoke_job_release(yoke_job *job);
+
+/** Give many jobs back, as so many yoke_job_release would, at less cost. NULL entries, and NULL
+ *  for no jobs at all, are passed over.
+ *
+ *  Threads, Blocks, After fork: as yoke_job_release.
+ */
+YOKE_API void yoke_job_release_all(yoke_job *const *jobs, size_t count);
 
 /** What a pool is and did. */
 typedef struct yoke_pool_stats {

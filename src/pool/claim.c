@@ -53,7 +53,7 @@ static uint64_t load_tail(const struct yk_table *table)
 
 static struct yk_slot *slot_of_ticket(const struct yk_table *table, uint64_t ticket)
 {
-    return &table->slots[ticket % YK_TABLE_SLOTS];
+    return &table->slots[yk_slot_of(ticket)];
 }
 
 /* Below the tail that we saw the slot at head was published: claim it blindly, which moves its
@@ -114,11 +114,15 @@ bool yk_table_has_known(const struct yk_table *table, const struct yk_claimer *c
     return (int64_t)(claimer->known_tail - load_head(table)) > 0;
 }
 
-void yk_table_look_ahead(const struct yk_table *table, struct yk_claimer *claimer)
+bool yk_table_look_ahead(const struct yk_table *table, struct yk_claimer *claimer)
 {
-    if (!yk_table_has_known(table, claimer)) {
-        claimer->known_tail = load_tail(table);
+    if (yk_table_has_known(table, claimer)) {
+        return true;
     }
+    claimer->known_tail = load_tail(table);
+    const int64_t known = (int64_t)(claimer->known_tail - load_head(table));
+    claimer->batches = known > 0 ? known > 1 : claimer->batches;
+    return known > 0;
 }
 
 bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, uint64_t *word)

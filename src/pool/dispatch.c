@@ -11,8 +11,8 @@
 #include "memory/heap.h"
 #include "pool/dispatch.h"
 
-#define COLLECT_AHEAD 6U /* slots */
-#define PUBLISH_AHEAD 6U /* slots; the one at head is looked at by workers */
+#define COLLECT_AHEAD 6U  /* slots */
+#define PUBLISH_AHEAD 16U /* slots; the one at head is looked at by workers */
 #define REPLACED_AT_ONCE 64
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
 
@@ -61,7 +61,7 @@ void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t unti
 static uint32_t take_slot_locked(struct yoke_pool *pool, uint32_t *ticket) YK_REQUIRES(pool->lock)
 {
     for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
-        const uint32_t index = (uint32_t)(pool->tail % YK_TABLE_SLOTS);
+        const uint32_t index = yk_slot_of(pool->tail);
         if (pool->units[index] == NULL) {
             *ticket = (uint32_t)pool->tail;
             return index;
@@ -71,8 +71,9 @@ static uint32_t take_slot_locked(struct yoke_pool *pool, uint32_t *ticket) YK_RE
     return YK_NO_SLOT;
 }
 
-static void publish_at_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t index,
-                              uint32_t ticket) YK_REQUIRES(pool->lock)
+/* The slot is filled in and READY, but nobody was told: tail still stands before it. */
+static void place_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t index,
+                         uint32_t ticket) YK_REQUIRES(pool->lock)
 {
     struct yk_slot *const slot = yk_pool_slot(pool, index);
     slot->flags = 0;
@@ -93,24 +94,41 @@ static void publish_at_locked(struct yoke_pool *pool, struct yk_unit *unit, uint
     atomic_store_explicit(&slot->word, yk_word(ticket, 0, YK_READY), memory_order_release);
     pool->tail++;
     /* Whoever had that line last, it is here when it is its turn. */
-    yk_prefetch_to_write(yk_pool_slot(pool, index + PUBLISH_AHEAD));
-    /* SYNC(tail) seq_cst: after the slot, before the sleepers bits, see claim.c. */
+    yk_prefetch_to_write(yk_pool_slot(pool, yk_slot_of(pool->tail + PUBLISH_AHEAD)));
+}
+
+void yk_pool_tell_locked(struct yoke_pool *pool, size_t placed)
+{
+    /* SYNC(tail) seq_cst: after the slots, before the sleepers bits, see claim.c. */
     atomic_store_explicit(&pool->ctl->tail, pool->tail, memory_order_seq_cst);
-    if (!yk_table_wake_one(&pool->table) && pool->kind == YOKE_THREADS) {
-        yk_threads_grow_locked(pool);
+    for (; placed > 0 && yk_table_wake_one(&pool->table); placed--) {
     }
-    if (unit->timeout_ns != 0 && pool->kind == YOKE_PROCESSES) {
+    for (bool grows = pool->kind == YOKE_THREADS; grows && placed > 0; placed--) {
+        const unsigned before = pool->alive;
+        yk_threads_grow_locked(pool);
+        grows = pool->alive > before;
+    }
+}
+
+bool yk_unit_place_locked(struct yoke_pool *pool, struct yk_unit *unit)
+{
+    uint32_t ticket = 0;
+    const uint32_t index = take_slot_locked(pool, &ticket);
+    if (index == YK_NO_SLOT) {
+        return false;
+    }
+    place_locked(pool, unit, index, ticket);
+    if (YK_UNLIKELY(unit->timeout_ns != 0) && pool->kind == YOKE_PROCESSES) {
         yk_processes_timed_locked(pool, unit->timeout_ns);
     }
+    return true;
 }
 
 void yk_unit_publish_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
-    uint32_t ticket = 0;
-    const uint32_t index = take_slot_locked(pool, &ticket);
     pool->in_flight++;
-    if (index != YK_NO_SLOT) {
-        publish_at_locked(pool, unit, index, ticket);
+    if (YK_LIKELY(yk_unit_place_locked(pool, unit))) {
+        yk_pool_tell_locked(pool, 1);
         return;
     }
     unit->state = YK_UNIT_BACKLOG;
@@ -122,18 +140,19 @@ void yk_unit_publish_locked(struct yoke_pool *pool, struct yk_unit *unit)
 
 void yk_pool_drain_backlog_slow_locked(struct yoke_pool *pool)
 {
-    while (pool->backlog != NULL) {
-        uint32_t ticket = 0;
-        const uint32_t index = take_slot_locked(pool, &ticket);
-        if (index == YK_NO_SLOT) {
-            return;
+    size_t placed = 0;
+    /* The next one first: placing a unit takes it out of the list. */
+    for (struct yk_unit *unit = pool->backlog; unit != NULL; unit = pool->backlog) {
+        struct yk_unit *const next = unit->next;
+        if (!yk_unit_place_locked(pool, unit)) {
+            break;
         }
-        struct yk_unit *const unit = pool->backlog;
-        pool->backlog = unit->next;
-        if (pool->backlog == NULL) {
-            pool->backlog_end = &pool->backlog;
-        }
-        publish_at_locked(pool, unit, index, ticket);
+        pool->backlog = next;
+        pool->backlog_end = next != NULL ? pool->backlog_end : &pool->backlog;
+        placed++;
+    }
+    if (placed > 0) {
+        yk_pool_tell_locked(pool, placed);
     }
 }
 
@@ -243,7 +262,7 @@ static void collect_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQU
     struct yk_answer answer = {0};
     /* Who collects one after the other comes to that line soon, and a worker wrote it last. */
     if (pool->in_flight > 2 * COLLECT_AHEAD) {
-        yk_prefetch(yk_pool_slot(pool, yk_unit_slot(unit) + COLLECT_AHEAD));
+        yk_prefetch(yk_pool_slot(pool, yk_slot_of(unit->ticket + COLLECT_AHEAD)));
     }
     read_answer(pool, slot, &answer);
     const bool announce = needs_announce(slot);

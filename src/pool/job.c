@@ -302,3 +302,26 @@ void yoke_job_release(yoke_job *job)
     yk_biased_unlock(&pool->lock);
     free(last_of);
 }
+
+/* All those of one pool at the front, under one lock; how many were looked at. */
+static size_t release_some(yoke_job *const *jobs, size_t count)
+{
+    struct yoke_pool *const pool = jobs[0]->pool;
+    struct yoke_pool *last_of = NULL;
+    size_t i = 0;
+    yk_biased_lock(&pool->lock);
+    for (; i < count && (jobs[i] == NULL || jobs[i]->pool == pool) && last_of == NULL; i++) {
+        last_of = jobs[i] != NULL ? release_locked(jobs[i]) : NULL;
+    }
+    yk_biased_unlock(&pool->lock);
+    free(last_of);
+    return i;
+}
+
+void yoke_job_release_all(yoke_job *const *jobs, size_t count)
+{
+    for (size_t i = 0; jobs != NULL && i < count;) {
+        const bool ours = jobs[i] != NULL && yk_job_check(jobs[i]) == 0;
+        i += ours ? release_some(&jobs[i], count - i) : 1;
+    }
+}

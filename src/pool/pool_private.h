@@ -154,6 +154,11 @@ struct yoke_pool {
 
 /* Publish, or put in the backlog when there is no room. */
 void yk_unit_publish_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+/* In two steps, for many at once. Into a slot, READY, but tail stands before it still; false: there
+ * is no slot. The caller counts it as in flight. */
+bool yk_unit_place_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+/* Move tail behind what was placed, and wake workers for it. */
+void yk_pool_tell_locked(struct yoke_pool *pool, size_t placed) YK_REQUIRES(pool->lock);
 static inline bool yk_pool_has_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     return pool->in_flight < YK_TABLE_SLOTS;

@@ -63,21 +63,29 @@ static bool is_plain(const yoke_pool *pool, yoke_fn *fn, const void *in, size_t 
            yk_pool_knows(pool, (uintptr_t)fn);
 }
 
-/* NULL: the long way. */
-static yoke_job *submit_plain(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
-                              size_t out_bytes)
+/* Up to count jobs, in order, as long as there are jobs and room; how many. */
+static size_t submit_plain(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
+                           size_t out_bytes, size_t count, yoke_job **jobs)
 {
-    yoke_job *job = NULL;
+    const unsigned char *at = in;
+    size_t made = 0;
     yk_biased_lock(&pool->lock);
-    if (YK_LIKELY(pool->closed == 0 && yk_pool_has_room_locked(pool))) {
-        job = yk_job_reuse_locked(pool);
+    for (; made < count && YK_LIKELY(pool->closed == 0 && yk_pool_has_room_locked(pool)); made++) {
+        yoke_job *const job = yk_job_reuse_locked(pool);
+        if (YK_UNLIKELY(job == NULL)) {
+            break;
+        }
+        yk_job_begin(job, fn, at, in_bytes, out_bytes);
+        (void)yk_unit_place_locked(pool, &job->unit); /* there is room */
+        pool->in_flight++;
+        jobs[made] = job;
+        at = yk_next_item(at, in_bytes);
     }
-    if (YK_LIKELY(job != NULL)) {
-        yk_job_begin(job, fn, in, in_bytes, out_bytes);
-        yk_unit_publish_locked(pool, &job->unit);
+    if (YK_LIKELY(made > 0)) {
+        yk_pool_tell_locked(pool, made);
     }
     yk_biased_unlock(&pool->lock);
-    return job;
+    return made;
 }
 
 static void drop(yoke_pool *pool, yoke_job *job)
@@ -141,12 +149,37 @@ static int submit_any(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_by
 int yoke_submit(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes,
                 const yoke_options *options, yoke_job **job)
 {
-    if (YK_LIKELY(options == NULL && job != NULL && is_plain(pool, fn, in, in_bytes, out_bytes))) {
-        yoke_job *const made = submit_plain(pool, fn, in, in_bytes, out_bytes);
-        if (YK_LIKELY(made != NULL)) {
-            *job = made;
-            return 0;
-        }
+    if (YK_LIKELY(options == NULL && job != NULL && is_plain(pool, fn, in, in_bytes, out_bytes)) &&
+        YK_LIKELY(submit_plain(pool, fn, in, in_bytes, out_bytes, 1, job) == 1)) {
+        return 0;
     }
     return submit_any(pool, fn, in, in_bytes, out_bytes, options, job);
+}
+
+int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
+                     size_t out_bytes, size_t count, const yoke_options *options, yoke_job **jobs)
+{
+    size_t total = 0;
+    if (count != 0 && (jobs == NULL || yk_mul_overflows(count, in_bytes, &total))) {
+        return -EINVAL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        jobs[i] = NULL;
+    }
+    const unsigned char *const items = in;
+    int rc = count == 0 ? yk_pool_check(pool) : 0;
+    for (size_t i = 0; i < count && rc == 0;) {
+        const unsigned char *const at = in_bytes != 0 && in != NULL ? items + i * in_bytes : in;
+        if (options == NULL && is_plain(pool, fn, at, in_bytes, out_bytes)) {
+            i += submit_plain(pool, fn, at, in_bytes, out_bytes, count - i, &jobs[i]);
+        }
+        /* The first of a function, one with options, or one that has to wait for room. */
+        if (i < count && jobs[i] == NULL) {
+            const unsigned char *const next =
+                in_bytes != 0 && in != NULL ? items + i * in_bytes : in;
+            rc = submit_any(pool, fn, next, in_bytes, out_bytes, options, &jobs[i]);
+            i += rc == 0;
+        }
+    }
+    return rc;
 }

@@ -14,7 +14,7 @@
  * READY. Taking a task back is a CAS from READY to FREE. A worker that dies at any instruction
  * leaves one of these, and none stands in another's way.
  *
- * Tickets are handed out in order, slot = ticket mod size; a slot still in use is passed over.
+ * Tickets are handed out in order, each has its slot (yk_slot_of); one still in use is passed over.
  * `tail`, written by the submitter only, is the first ticket not given out. `head` is a hint: no
  * READY slot has a ticket below it. Anyone may advance it past a ticket that he saw not READY
  * *after* he saw tail beyond it; in this order, since a slot is published before tail moves.
@@ -34,6 +34,15 @@ enum yk_phase { YK_FREE = 0, YK_READY, YK_CLAIMED, YK_DONE, YK_DOOMED, YK_GIVEN 
 #define YK_TABLE_SLOTS 1024U
 #endif
 #define YK_WORKERS_MAX 1024U
+#define YK_SLOT_STRIDE 37U /* odd, so that each slot has its turn */
+
+/* The slot of a ticket. Tickets in a row are not slots in a row: the program writes some while a
+ * worker reads those before them, and the prefetchers of their CPUs, which follow streams of lines,
+ * would take each other's away. */
+static inline uint32_t yk_slot_of(uint64_t ticket)
+{
+    return (uint32_t)(ticket * YK_SLOT_STRIDE) % YK_TABLE_SLOTS;
+}
 
 /* ticket:32 | owner:24 | phase:8 */
 static inline uint64_t yk_word(uint32_t ticket, uint32_t owner, enum yk_phase phase)
@@ -217,6 +226,7 @@ struct yk_ctl {
 struct yk_claimer {
     uint32_t owner;
     uint64_t known_tail;
+    bool batches; /* the last time tail moved, it was by more than one */
 };
 
 /* Claim the oldest READY slot; *word gets its CLAIMED word. NULL: there is none. */
@@ -224,9 +234,9 @@ struct yk_slot *yk_table_claim(const struct yk_table *table, struct yk_claimer *
                                uint64_t *word);
 /* There are slots below the tail that we saw. */
 bool yk_table_has_known(const struct yk_table *table, const struct yk_claimer *claimer);
-/* Read tail if we have used up what we know. Each read makes the next publish slower, so only
- * where tasks queue. */
-void yk_table_look_ahead(const struct yk_table *table, struct yk_claimer *claimer);
+/* Read tail if we have used up what we know; false: that is all there is. Each read makes the next
+ * publish slower, so only where tasks queue. */
+bool yk_table_look_ahead(const struct yk_table *table, struct yk_claimer *claimer);
 /* Claim this very slot if it is READY with that ticket. */
 bool yk_table_claim_at(struct yk_slot *slot, uint32_t ticket, uint32_t owner, uint64_t *word);
 /* CLAIMED to DONE, and wake who waits for it. False: it was taken away from us. */

@@ -77,15 +77,44 @@ int yoke_wait(yoke_job *job, int64_t until_ns)
     return yk_unit_looks_done(job->pool, &job->unit) && collect(job) ? 0 : wait_long(job, until_ns);
 }
 
+/* Collect what is DONE at the front, of one pool, under one lock; how many have ended. */
+static size_t collect_some(yoke_job *const *jobs, size_t count)
+{
+    struct yoke_pool *const pool = jobs[0]->pool;
+    size_t i = 0;
+    yk_biased_lock(&pool->lock);
+    for (; i < count && jobs[i] != NULL && jobs[i]->pool == pool; i++) {
+        yk_unit_poll_locked(pool, &jobs[i]->unit);
+        if (!yk_job_ended(jobs[i])) {
+            break;
+        }
+    }
+    yk_biased_unlock(&pool->lock);
+    return i;
+}
+
 int yoke_wait_all(yoke_job *const *jobs, size_t count, int64_t until_ns)
 {
     if (jobs == NULL && count != 0) {
         return -EINVAL;
     }
-    for (size_t i = 0; i < count; i++) {
-        const int rc = jobs[i] != NULL ? yoke_wait(jobs[i], until_ns) : 0;
+    for (size_t i = 0; i < count;) {
+        if (jobs[i] == NULL) {
+            i++;
+            continue;
+        }
+        const int rc = yk_job_check(jobs[i]);
         if (rc != 0) {
             return rc;
+        }
+        i += yk_unit_looks_done(jobs[i]->pool, &jobs[i]->unit) ? collect_some(&jobs[i], count - i)
+                                                               : 0;
+        if (i < count && jobs[i] != NULL) {
+            const int waited = yoke_wait(jobs[i], until_ns);
+            if (waited != 0) {
+                return waited;
+            }
+            i++;
         }
     }
     return 0;

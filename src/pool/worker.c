@@ -14,10 +14,7 @@
 /* Cheap looks between two full ones: tail and our state are lines the program writes, and each
  * look at them makes its next write slow. */
 #define FULL_LOOK_SPINS 32
-/* Of tasks that came one behind the other: from how many on we let some gather, and how long at
- * most. */
-#define STREAK_MIN 3U
-#define STREAK_SPINS_MAX 32U
+#define BATCH_SPINS 512
 #define DOOMED_NS 1000000000LL
 #define GIVEN_NS 10000000000LL /* the program may be busy forking, or stopped */
 
@@ -221,6 +218,21 @@ static bool has_work_or_stops(struct yoke_worker *worker)
     return !yk_table_looks_empty(worker->table) || yk_line_state_of(worker->line) != YK_LINE_ACTIVE;
 }
 
+/* Where tasks come in batches we are often faster than who writes them, and following him from slot
+ * to slot would take each line away from him as he writes it: we wait for tail, which he moves
+ * once for all. */
+static bool spin_for_batch(struct yoke_worker *worker)
+{
+    for (uint32_t i = 0; i < BATCH_SPINS && worker->claimer.batches; i++) {
+        if (yk_table_look_ahead(worker->table, &worker->claimer)) {
+            return true;
+        }
+        yk_cpu_relax();
+    }
+    worker->claimer.batches = false;
+    return false;
+}
+
 static bool spin_for_work(struct yoke_worker *worker)
 {
     for (uint32_t i = 0; i < worker->ctl->spins; i++) {
@@ -274,12 +286,12 @@ static int sleep_for_work(struct yoke_worker *worker, int64_t until_ns)
  * reading tail would only make it later. */
 static struct yk_slot *take(struct yoke_worker *worker, bool queue, uint64_t *word)
 {
-    if (queue) {
+    if (queue && !spin_for_batch(worker)) {
         if (!yk_table_has_known(worker->table, &worker->claimer) &&
             !yk_table_looks_ready(worker->table)) {
             return NULL;
         }
-        yk_table_look_ahead(worker->table, &worker->claimer);
+        (void)yk_table_look_ahead(worker->table, &worker->claimer);
     }
     return yk_table_claim(worker->table, &worker->claimer, word);
 }
@@ -297,22 +309,6 @@ static bool retires(struct yoke_worker *worker)
     return true;
 }
 
-/* We are faster than who fills the queue, and each look of ours at a line that he is about to write
- * makes him slower still. The longer the queue was, the longer he is left alone, for less than a
- * microsecond. A single task, there and back, never meets this. */
-static bool let_gather(struct yoke_worker *worker)
-{
-    const uint32_t streak = worker->streak;
-    worker->streak = 0;
-    if (streak < STREAK_MIN) {
-        return false;
-    }
-    for (uint32_t i = 0; i < streak && i < STREAK_SPINS_MAX; i++) {
-        yk_cpu_relax();
-    }
-    return true;
-}
-
 int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
 {
     /* One task after the other: look how many there are. After a sleep: take what has come. */
@@ -324,13 +320,9 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
         uint64_t word = 0;
         struct yk_slot *const slot = take(worker, queue, &word);
         if (slot != NULL) {
-            worker->streak++;
             yk_worker_run(worker, slot, word);
             worker->ran++;
             return 0;
-        }
-        if (let_gather(worker)) {
-            continue;
         }
         queue = false;
         const int rc = sleep_for_work(worker, until_ns);

@@ -14,8 +14,7 @@ struct yoke_worker {
     struct yk_line *line; /* NULL: a thread of the program that helps */
     struct yk_claimer claimer;
     unsigned index;
-    uint32_t ran;    /* tasks, of ctl->tasks_max */
-    uint32_t streak; /* tasks in a row without a wait */
+    uint32_t ran; /* tasks, of ctl->tasks_max */
 };
 
 struct yoke_task {
