@@ -234,6 +234,45 @@ static void poison_costs_itself_only(void)
     end_pool(pool);
 }
 
+static int leave_and_die(yoke_task *task, const void *in, void *out)
+{
+    (void)in, (void)out;
+    if (yoke_task_attempt(task) > 0)
+        return 0;
+    if (!yoke_task_result(task, 100))
+        return 9;
+    raise(SIGKILL);
+    return 1;
+}
+
+static int take_nothing(void *user, const yoke_outcome *o, const void *in, const void *out,
+                        size_t out_bytes)
+{
+    (void)in;
+    CHECK_EQ(o->kind, YOKE_OK);
+    CHECK_EQ(o->attempts, 2);
+    CHECK(out == NULL && out_bytes == 0);
+    ((struct fire *)user)->done++;
+    return 0;
+}
+
+static void what_a_try_left_does_not_count(void)
+{
+    yoke_pool *pool = make_pool(YOKE_PROCESSES, 2);
+    const size_t blocks = count_blocks();
+    struct fire f = {.given = 50};
+    const yoke_stream_config config = {.size = sizeof config,
+                                       .in_bytes = 8,
+                                       .next = next_of_few,
+                                       .done = take_nothing,
+                                       .user = &f};
+    const yoke_options options = {.size = sizeof options, .retries = 1};
+    CHECK_RC(yoke_map_stream(pool, leave_and_die, &config, &options), 0);
+    CHECK_EQ(f.done, 50);
+    CHECK_EQ(count_blocks(), blocks);
+    end_pool(pool);
+}
+
 /* ---- a pool that breaks ------------------------------------------------------------------- */
 
 static int live_unless_told(unsigned worker, void *user)
@@ -315,6 +354,7 @@ int main(int argc, char **argv)
     RUN(retries_save_the_items);
     RUN(all_workers_killed_at_once);
     RUN(poison_costs_itself_only);
+    RUN(what_a_try_left_does_not_count);
     RUN(a_pool_that_breaks_ends_the_stream);
     usage_check(before, 20);
     return 0;
