@@ -35,6 +35,7 @@ static struct {
     uint32_t served; /* by the template with this pidfd */
     int template;
     bool spoiled;
+    bool of_template[OPS_MAX * 4]; /* by the number of the process */
     bool storm;  /* somebody writes the reply again and again, and wakes who waits for it */
     bool settling;
 } w;
@@ -103,6 +104,7 @@ static void serve(unsigned how)
     int pid = -EAGAIN;
     if (how != 3) {
         (void)seam_spawn(ctl->entry, ctl->arg, &pid, NULL);
+        w.of_template[pid - SEAM_FIRST_FD] = true;
     }
     ctl->pid = pid;
     if (how == 4) {
@@ -298,9 +300,8 @@ static void finish(void)
         yk_keeper_drop(); /* yoke_init holds it for ever */
     }
     for (int i = 0; i < seam_process_count; i++) {
-        struct seam_process *const process = &seam_processes[i];
-        if (w.spoiled && process->entry != NULL) {
-            process->reaped = true; /* its pid was perhaps forged: nobody knows of it */
+        if (w.spoiled && w.of_template[i]) {
+            seam_processes[i].reaped = true; /* its pid was perhaps forged: nobody knows of it */
         }
     }
     if (!w.spoiled) {

@@ -301,6 +301,29 @@ struct yk_exit_status __wrap_yk_pidfd_reap(int pidfd)
                : (struct yk_exit_status){.code = -process->status};
 }
 
+struct yk_exit_status __wrap_yk_pidfd_reap_usage(int pidfd, struct yk_usage *usage);
+struct yk_exit_status __wrap_yk_pidfd_reap_usage(int pidfd, struct yk_usage *usage)
+{
+    *usage = (struct yk_usage){0};
+    return __wrap_yk_pidfd_reap(pidfd);
+}
+
+int __wrap_yk_poll_many(const int *fds, size_t count, int64_t until_ns, bool *ready);
+int __wrap_yk_poll_many(const int *fds, size_t count, int64_t until_ns, bool *ready)
+{
+    bool any = false;
+    MUST(++seam_waits < seam_waits_max);
+    if (seam_idle != NULL && seam_idle()) {
+        return -EINTR;
+    }
+    for (size_t i = 0; i < count; i++) {
+        ready[i] = fds[i] >= 0 && __wrap_yk_pidfd_ended(fds[i], 0);
+        any = any || ready[i];
+    }
+    seam_now_ns = !any && until_ns > seam_now_ns ? until_ns : seam_now_ns;
+    return any ? 0 : -ETIMEDOUT;
+}
+
 void __wrap_yk_fd_close(int fd);
 void __wrap_yk_fd_close(int fd)
 {
