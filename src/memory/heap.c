@@ -9,19 +9,22 @@
 
 #include <errno.h>
 
-#include <yoke/memory.h>
-
 #define RESERVE_BYTES_MAX ((size_t)1 << 40)
 #define RESERVE_BYTES_MIN ((size_t)16 << 20)
-#define LIMIT_BYTES_MIN ((size_t)1 << 20)
 
-static struct yk_heap *heap_get(void)
+/* Inline, since every call asks it. */
+static inline struct yk_heap *heap_get(void)
 {
-    return yk_process_local(YK_LOCAL_HEAP);
+    /* SYNC(local-areas) acquire: sees the area zeroed by who made it. */
+    char *const areas = atomic_load_explicit(&yk_local_areas, memory_order_acquire);
+    if (YK_UNLIKELY(areas == NULL)) {
+        return yk_process_local(YK_LOCAL_HEAP);
+    }
+    return (struct yk_heap *)(void *)(areas + (size_t)YK_LOCAL_HEAP * YK_LOCAL_BYTES);
 }
 
 /* The heap if it is open, else NULL. */
-static struct yk_heap *heap_if_open(void)
+static inline struct yk_heap *heap_if_open(void)
 {
     struct yk_heap *const heap = heap_get();
     if (heap == NULL) {
@@ -43,27 +46,44 @@ static size_t reserve_bytes(void)
 
 static size_t word_chunks(size_t count)
 {
-    const size_t bytes = sizeof(struct yk_heap_shared) + count * sizeof(uint64_t);
+    const size_t each = sizeof(uint64_t) + sizeof(yk_heap_tag);
+    const size_t bytes = sizeof(struct yk_heap_shared) + count * each;
     return (bytes + YK_CHUNK_BYTES - 1) / YK_CHUNK_BYTES;
 }
 
-static void adopt(struct yk_heap *heap, void *base, size_t bytes, uint32_t owner)
+static void adopt(struct yk_heap *heap, const struct yk_heap_handle *from, uint32_t owner)
 {
-    heap->bytes = bytes;
-    heap->count = bytes / YK_CHUNK_BYTES;
+    struct yk_heap_shared *const base = from->base;
+    const bool program = owner == YK_OWNER_PROGRAM;
+    heap->bytes = from->bytes;
+    heap->count = from->bytes / YK_CHUNK_BYTES;
     heap->first = word_chunks(heap->count);
     heap->cursor = heap->first;
     heap->owner = owner;
+    heap->limit = program ? &heap->own_limit : &base->limit;
+    heap->debug = program ? &heap->own_debug : &base->debug;
+    heap->told = from->told;
+    heap->told_context = from->told_context;
     heap->open = true;
+    /* relaxed: published with the fields above. */
+    atomic_store_explicit(&heap->reach, heap->count, memory_order_relaxed);
     /* SYNC(heap-open) release: publishes the fields above. */
     atomic_store_explicit(&heap->base, base, memory_order_release);
 }
 
-static void limit_set(struct yk_heap *heap, size_t bytes)
+static void limit_set(struct yk_heap *heap, size_t bytes) YK_REQUIRES(heap->lock)
 {
-    const size_t chunks = yk_max(bytes, LIMIT_BYTES_MIN) / YK_CHUNK_BYTES;
+    const size_t chunks = yk_max(bytes, YK_HEAP_LIMIT_MIN) / YK_CHUNK_BYTES;
     const size_t limit = yk_min(heap->first + chunks, heap->count);
-    /* relaxed: a limit, compared only. */
+    /* relaxed: a limit, compared only; 0 at first. */
+    const bool first = atomic_load_explicit(&heap->own_limit, memory_order_relaxed) == 0;
+    /* relaxed: as above. */
+    const uint64_t reach = first ? 0 : atomic_load_explicit(&heap->reach, memory_order_relaxed);
+    /* relaxed: as above. It stands before anybody takes a chunk by the new limit. */
+    atomic_store_explicit(&heap->reach, yk_max(limit, (size_t)reach), memory_order_relaxed);
+    /* relaxed: as above. */
+    atomic_store_explicit(&heap->own_limit, limit, memory_order_relaxed);
+    /* relaxed: as above. */
     atomic_store_explicit(&yk_heap_base(heap)->limit, limit, memory_order_relaxed);
 }
 
@@ -85,7 +105,8 @@ static int open_locked(struct yk_heap *heap) YK_REQUIRES(heap->lock)
     if (rc != 0) {
         return rc == -EMFILE || rc == -ENFILE ? rc : -ENOMEM;
     }
-    adopt(heap, base, bytes, YK_OWNER_PROGRAM);
+    const struct yk_heap_handle made = {.base = base, .bytes = bytes};
+    adopt(heap, &made, YK_OWNER_PROGRAM);
     limit_set(heap, yk_memory_available("") / 4 * 3);
     return 0;
 }
@@ -118,9 +139,14 @@ uint32_t yk_heap_new_owner(void)
     return first + n % ((1U << YK_OWNER_BITS) - first);
 }
 
-static struct yk_heap *heap_ready(void)
+struct yk_heap *yk_heap_ready(void)
 {
     return yk_heap_open() == 0 ? heap_get() : NULL;
+}
+
+struct yk_heap *yk_heap_if_open(void)
+{
+    return heap_if_open();
 }
 
 int yk_heap_export(struct yk_heap_handle *handle)
@@ -128,7 +154,12 @@ int yk_heap_export(struct yk_heap_handle *handle)
     const int rc = yk_heap_open();
     if (rc == 0) {
         struct yk_heap *const heap = heap_get();
-        *handle = (struct yk_heap_handle){.base = yk_heap_base(heap), .bytes = heap->bytes};
+        yk_mutex_lock(&heap->lock);
+        *handle = (struct yk_heap_handle){.base = yk_heap_base(heap),
+                                          .bytes = heap->bytes,
+                                          .told = heap->told,
+                                          .told_context = heap->told_context};
+        yk_mutex_unlock(&heap->lock);
     }
     return rc;
 }
@@ -147,30 +178,72 @@ void yk_heap_import(const struct yk_heap_handle *handle, uint32_t owner)
     struct yk_heap *const heap = heap_get();
     if (heap != NULL) {
         heap->object.fd = -1;
-        adopt(heap, handle->base, handle->bytes, owner);
+        adopt(heap, handle, owner);
     }
+}
+
+int yk_heap_limit(size_t bytes)
+{
+    struct yk_heap *const heap = yk_heap_ready();
+    if (heap == NULL) {
+        return -ENOMEM;
+    }
+    yk_mutex_lock(&heap->lock);
+    limit_set(heap, bytes);
+    yk_mutex_unlock(&heap->lock);
+    return 0;
 }
 
 /* --- the calls ----------------------------------------------------------------------------- */
 
+static void *debugged(struct yk_heap *heap, void *block)
+{
+    if (YK_UNLIKELY(yk_heap_debug_now(heap) != 0) && block != NULL) {
+        yk_debug_taken(heap, block);
+    }
+    return block;
+}
+
+static void *alloc_small(struct yk_heap *heap, unsigned class, void *_Atomic *note)
+{
+    yk_mutex_lock(&heap->lock);
+    void *const block = yk_small_alloc(heap, class, note);
+    yk_mutex_unlock(&heap->lock);
+    return debugged(heap, block);
+}
+
 void *yk_heap_alloc_noted(size_t bytes, void *_Atomic *note)
 {
-    struct yk_heap *const heap = bytes != 0 ? heap_ready() : NULL;
-    if (heap == NULL) {
+    struct yk_heap *heap = heap_if_open();
+    heap = YK_LIKELY(heap != NULL) ? heap : yk_heap_ready();
+    if (heap == NULL || bytes == 0) {
         return NULL;
     }
-    if (bytes > YK_CLASS_BYTES_MAX) {
-        return yk_run_alloc(heap, bytes, note);
-    }
-    yk_mutex_lock(&heap->lock);
-    void *const block = yk_small_alloc(heap, bytes, note);
-    yk_mutex_unlock(&heap->lock);
-    return block;
+    return bytes <= YK_CLASS_BYTES_MAX ? alloc_small(heap, yk_class_of(bytes), note)
+                                       : debugged(heap, yk_run_alloc(heap, bytes, 1, note));
 }
 
 void *yk_heap_alloc(size_t bytes)
 {
     return yk_heap_alloc_noted(bytes, NULL);
+}
+
+/* Blocks of a chunk start after a header of 4096 bytes: a size that the alignment divides will
+ * do. Each power of two is a size, so the search is short. */
+void *yk_heap_alloc_aligned(size_t bytes, size_t alignment)
+{
+    struct yk_heap *const heap = yk_heap_ready();
+    if (heap == NULL || bytes == 0) {
+        return NULL;
+    }
+    if (alignment > YK_CHUNK_HEADER_BYTES || bytes > YK_CLASS_BYTES_MAX) {
+        return debugged(heap, yk_run_alloc(heap, bytes, alignment, NULL));
+    }
+    unsigned class = yk_class_of(yk_max(bytes, alignment));
+    while (yk_class_bytes(class) % alignment != 0) {
+        class ++;
+    }
+    return alloc_small(heap, class, NULL);
 }
 
 bool yk_heap_contains(const void *start, size_t bytes)
@@ -185,41 +258,42 @@ bool yk_heap_contains(const void *start, size_t bytes)
     return at >= low && at <= high && bytes <= high - at;
 }
 
-static size_t index_of(struct yk_heap *heap, const void *block)
-{
-    return (size_t)((const unsigned char *)block - (unsigned char *)yk_heap_base(heap)) /
-           YK_CHUNK_BYTES;
-}
-
 bool yk_heap_free(void *block)
 {
-    if (block == NULL || !yk_heap_contains(block, 1)) {
+    struct yk_heap *const heap = heap_if_open();
+    const size_t index = heap != NULL ? yk_chunk_index(heap, block) : 0;
+    if (index == 0) {
         return false;
     }
-    struct yk_heap *const heap = heap_get();
-    const size_t index = index_of(heap, block);
     const uint64_t word = yk_chunk_load(heap, index);
-    unsigned char *const start = yk_chunk_start(heap, index);
-    if (yk_chunk_kind_of(word) == YK_CHUNK_SMALL && yk_chunk_class(word) < YK_CLASS_COUNT) {
-        return yk_small_free(start, block, yk_chunk_class(word));
+    if (YK_UNLIKELY(yk_heap_debug_now(heap) != 0)) {
+        yk_debug_freeing(heap, index, word, block);
     }
-    return yk_chunk_kind_of(word) == YK_CHUNK_LARGE && block == (void *)start &&
-           yk_run_free(heap, index, word);
+    if (yk_chunk_kind_of(word) == YK_CHUNK_SMALL && yk_chunk_class(word) < YK_CLASS_COUNT) {
+        return yk_small_free(heap, index, block, yk_chunk_class(word));
+    }
+    return yk_chunk_kind_of(word) == YK_CHUNK_LARGE &&
+           block == (void *)yk_chunk_start(heap, index) && yk_run_free(heap, index, word);
+}
+
+static size_t small_bytes(struct yk_heap *heap, size_t index, unsigned class, const void *block)
+{
+    const unsigned char *const start = yk_chunk_start(heap, index);
+    const struct yk_class *const kind = &yk_classes[class];
+    const size_t n = yk_chunk_block_at(kind, (size_t)((const unsigned char *)block - start));
+    return n != SIZE_MAX && yk_small_in_use(start, n) ? kind->bytes : 0;
 }
 
 size_t yk_heap_block_bytes(const void *block)
 {
-    if (!yk_heap_contains(block, 1)) {
+    struct yk_heap *const heap = heap_if_open();
+    const size_t index = heap != NULL ? yk_chunk_index(heap, block) : 0;
+    if (index == 0) {
         return 0;
     }
-    struct yk_heap *const heap = heap_get();
-    const size_t index = index_of(heap, block);
     const uint64_t word = yk_chunk_load(heap, index);
     if (yk_chunk_kind_of(word) == YK_CHUNK_SMALL && yk_chunk_class(word) < YK_CLASS_COUNT) {
-        const size_t offset = (size_t)((const unsigned char *)block - yk_chunk_start(heap, index));
-        const size_t size = yk_class_bytes(yk_chunk_class(word));
-        const bool fits = offset >= YK_CHUNK_HEADER_BYTES && offset + size <= YK_CHUNK_BYTES;
-        return fits && (offset - YK_CHUNK_HEADER_BYTES) % size == 0 ? size : 0;
+        return small_bytes(heap, index, yk_chunk_class(word), block);
     }
     const bool head =
         yk_chunk_kind_of(word) == YK_CHUNK_LARGE && block == (void *)yk_chunk_start(heap, index);
@@ -232,10 +306,13 @@ void yk_heap_recover(uint32_t owner)
     if (heap == NULL || owner <= YK_OWNER_PROGRAM) {
         return;
     }
+    size_t found = 0;
     const size_t top = yk_heap_top(heap);
     for (size_t at = heap->first; at < top;) {
-        at += yk_run_recover(heap, at, owner);
+        at += yk_run_recover(heap, at, owner, &found);
     }
+    /* relaxed: a count. */
+    atomic_fetch_add_explicit(&heap->recovered, found, memory_order_relaxed);
 }
 
 void *yoke_shared_alloc(size_t bytes)
@@ -245,71 +322,7 @@ void *yoke_shared_alloc(size_t bytes)
 
 void yoke_shared_free(void *block)
 {
-    const bool freed = yk_heap_free(block);
-    YK_ASSERT(freed || !yk_heap_contains(block, 1));
-    (void)freed;
-}
-
-int yoke_shared_contains(const void *start, size_t bytes)
-{
-    return yk_heap_contains(start, bytes) ? 1 : 0;
-}
-
-static void count_chunk(struct yk_heap *heap, size_t at, uint64_t word, yoke_heap_stats *stats)
-{
-    if (yk_chunk_kind_of(word) == YK_CHUNK_SMALL && yk_chunk_class(word) < YK_CLASS_COUNT) {
-        const unsigned class = yk_chunk_class(word);
-        const size_t used = yk_chunk_blocks(class) - yk_small_count_free(heap, at, class);
-        stats->blocks += used;
-        stats->used_bytes += used * yk_class_bytes(class);
-        stats->reserved_bytes += YK_CHUNK_BYTES;
-    } else if (yk_chunk_kind_of(word) == YK_CHUNK_LARGE) {
-        stats->blocks++;
-        stats->used_bytes += yk_chunk_step(word) * YK_CHUNK_BYTES;
-        stats->reserved_bytes += yk_chunk_step(word) * YK_CHUNK_BYTES;
+    if (YK_UNLIKELY(!yk_heap_free(block))) {
+        yk_debug_refused(block);
     }
-}
-
-int yoke_heap_stats_get(yoke_heap_stats *stats)
-{
-    yoke_heap_stats out;
-    if (stats == NULL) {
-        return -EINVAL;
-    }
-    const int rc = yk_settings_read(&out, sizeof out, stats);
-    if (rc != 0) {
-        return rc;
-    }
-    struct yk_heap *const heap = heap_ready();
-    if (heap == NULL) {
-        return -ENOMEM;
-    }
-    const size_t given = out.size;
-    out = (yoke_heap_stats){.size = given};
-    out.limit_bytes =
-        (yk_max(yk_heap_limit_chunks(heap), heap->first) - heap->first) * YK_CHUNK_BYTES;
-    const size_t top = yk_heap_top(heap);
-    for (size_t at = heap->first; at < top;) {
-        const uint64_t word = yk_chunk_load(heap, at);
-        count_chunk(heap, at, word, &out);
-        at += yk_chunk_step(word);
-    }
-    memcpy(stats, &out, yk_min(given, sizeof out));
-    return 0;
-}
-
-int yoke_heap_limit(size_t bytes)
-{
-    if (bytes < LIMIT_BYTES_MIN) {
-        return -EINVAL;
-    }
-    if (yk_worker_role()) {
-        return YOKE_ENESTED;
-    }
-    struct yk_heap *const heap = heap_ready();
-    if (heap == NULL) {
-        return -ENOMEM;
-    }
-    limit_set(heap, bytes);
-    return 0;
 }

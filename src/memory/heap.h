@@ -10,6 +10,8 @@
 
 #include "platform/platform.h"
 
+#include <yoke/memory.h>
+
 /* Owners: 0 nobody, 1 the program, from 2 on the incarnations of workers (24 bits). */
 #define YK_OWNER_NOBODY 0U
 #define YK_OWNER_PROGRAM 1U
@@ -18,6 +20,9 @@
 struct yk_heap_handle {
     void *base;
     size_t bytes;
+    /* Who is told of misuses; NULL in a program that is no copy of ours. */
+    yoke_heap_fault_fn *told;
+    void *told_context;
 };
 
 /* Make the heap unless there is one. 0 or -errno. */
@@ -29,6 +34,8 @@ void *yk_heap_alloc(size_t bytes);
 void *yk_heap_alloc_noted(size_t bytes, void *_Atomic *note);
 /* Give back; true if it was a block in use. Pointers from a worker are checked in here. */
 bool yk_heap_free(void *block);
+/* At an address that the alignment, a power of two, divides. */
+void *yk_heap_alloc_aligned(size_t bytes, size_t alignment);
 bool yk_heap_contains(const void *start, size_t bytes);
 /* The bytes usable from block on; 0 if it is no block in use. */
 size_t yk_heap_block_bytes(const void *block);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * size_class.h - block sizes of the shared heap: 16 to 128 by 16, then four per doubling.
  *
- * Waste is at most a fifth. Arithmetic only; no table.   Room: memory.
+ * Waste is at most a fifth. A table (small.c) holds what else follows from a size, since a
+ * division takes as long as all the rest of an allocation.   Room: memory.
  */
 #ifndef YK_SIZE_CLASS_H
 #define YK_SIZE_CLASS_H
@@ -11,6 +12,17 @@
 #define YK_CLASS_LINEAR 8U /* classes of 16, 32 ... 128 */
 #define YK_CLASS_BYTES_MAX ((size_t)57344)
 #define YK_CLASS_COUNT 43U
+#define YK_CLASS_SHIFT 40 /* of `inverse` */
+
+struct yk_class {
+    uint32_t bytes;   /* of a block */
+    uint16_t blocks;  /* in a chunk */
+    uint16_t words;   /* of its bitmap */
+    uint64_t last;    /* the bits of the last word that stand for blocks */
+    uint64_t inverse; /* 2^40 / bytes, rounded up */
+};
+
+extern const struct yk_class yk_classes[YK_CLASS_COUNT];
 
 static inline unsigned yk_class_of(size_t bytes)
 {
@@ -24,11 +36,14 @@ static inline unsigned yk_class_of(size_t bytes)
 
 static inline size_t yk_class_bytes(unsigned class)
 {
-    if (class < YK_CLASS_LINEAR) {
-        return ((size_t) class + 1) * 16;
-    }
-    const unsigned step = class - YK_CLASS_LINEAR;
-    return ((size_t)(step % 4) + 5) << (step / 4 + 5);
+    return yk_classes[class].bytes;
+}
+
+/* offset / kind->bytes, exact for offsets inside a chunk: there the error of the inverse, less
+ * than `bytes` in 2^40, times 2^18, stays below one. */
+static inline size_t yk_class_divide(const struct yk_class *kind, size_t offset)
+{
+    return (size_t)(offset * kind->inverse >> YK_CLASS_SHIFT);
 }
 
 #endif

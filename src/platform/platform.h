@@ -86,6 +86,9 @@ int yk_map_shared_at(const struct yk_shared_object *object, size_t bytes, void *
 void yk_shared_object_write(const struct yk_shared_object *object, size_t at, const void *data,
                             size_t bytes);
 void yk_unmap(void *start, size_t bytes);
+/* Give the memory of a part of a shared mapping back, in all processes; it reads as zeros then. 0
+ * or -errno. */
+int yk_memory_discard(void *start, size_t bytes);
 
 /* A small zeroed area that is zero again in every child made by fork, so state in it is never
  * mistaken for the child's own. One area per number; lives as long as the process. */

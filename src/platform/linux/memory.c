@@ -50,6 +50,35 @@ int yk_map_private(size_t bytes, void **start)
 #define QUIET_STEP ((uintptr_t)1 << 41)
 #define QUIET_PLACES 4U
 
+#define HUGE_BYTES ((size_t)2 << 20)
+
+/* Room for it and more is reserved first, so that it can begin at a multiple of HUGE_BYTES. */
+static int map_anywhere(size_t bytes, int flags, int fd, void **start)
+{
+    const size_t room_bytes = bytes + HUGE_BYTES;
+    const int room_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const int saved = errno;
+    void *const room = mmap(NULL, room_bytes, PROT_NONE, room_flags, -1, 0);
+    errno = saved;
+    if (room == MAP_FAILED) {
+        return -ENOMEM;
+    }
+    const size_t before = yk_round_up((uintptr_t)room, HUGE_BYTES) - (uintptr_t)room;
+    unsigned char *const at = (unsigned char *)room + before;
+    const int rc = map(at, bytes, flags | MAP_FIXED, fd, start);
+    if (rc != 0) {
+        yk_unmap(room, room_bytes);
+        return rc;
+    }
+    if (before != 0) {
+        yk_unmap(room, before);
+    }
+    if (before != HUGE_BYTES) {
+        yk_unmap(at + bytes, HUGE_BYTES - before);
+    }
+    return 0;
+}
+
 static int map_quietly(size_t bytes, int fd, void **start)
 {
     const int flags = MAP_SHARED | MAP_NORESERVE;
@@ -62,7 +91,7 @@ static int map_quietly(size_t bytes, int fd, void **start)
         }
         yk_unmap(*start, bytes);
     }
-    return map(NULL, bytes, flags, fd, start);
+    return map_anywhere(bytes, flags, fd, start);
 }
 
 /* Out of the way of a program that counts its descriptors or wants the low ones; not so high
@@ -102,6 +131,13 @@ static bool size_is_allowed(size_t bytes)
            bytes <= limit.rlim_cur;
 }
 
+/* Wishes: what the kernel makes of them is its own affair. */
+static void advise(void *start, size_t bytes)
+{
+    madvise(start, bytes, MADV_DONTDUMP);
+    madvise(start, bytes, MADV_HUGEPAGE);
+}
+
 static const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 int yk_map_shared(size_t bytes, void **start, struct yk_shared_object *object)
@@ -115,7 +151,7 @@ int yk_map_shared(size_t bytes, void **start, struct yk_shared_object *object)
         fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 && fcntl(fd, F_ADD_SEALS, seals) == 0;
     int rc = made ? map_quietly(bytes, fd, start) : yk_fd_error(errno);
     if (rc == 0) {
-        madvise(*start, bytes, MADV_DONTDUMP);
+        advise(*start, bytes);
         fd = move_up(fd);
         rc = note_object(fd, object);
         if (rc != 0) {
@@ -155,7 +191,7 @@ int yk_map_shared_at(const struct yk_shared_object *object, size_t bytes, void *
         rc = -EEXIST;
     }
     if (rc == 0) {
-        madvise(at, bytes, MADV_DONTDUMP);
+        advise(at, bytes);
     }
     errno = saved;
     return rc;
@@ -174,6 +210,14 @@ void yk_unmap(void *start, size_t bytes)
     const int saved = errno;
     munmap(start, bytes);
     errno = saved;
+}
+
+int yk_memory_discard(void *start, size_t bytes)
+{
+    const int saved = errno;
+    const int error = madvise(start, bytes, MADV_REMOVE) != 0 ? -errno : 0;
+    errno = saved;
+    return error;
 }
 
 void *_Atomic yk_local_areas;
