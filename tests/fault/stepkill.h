@@ -84,12 +84,13 @@ struct stepkill {
     yoke_pool *pool;
     unsigned retries;
     enum stepkill_how how;
-    unsigned stride; /* each how-manieth instruction is a point */
-    int thin;        /* later rounds of loops are thinned out even when it is `full` */
-    int step_only;   /* no breakpoints: a copy that it makes would run into them */
-    int by_copy;     /* a copy of the program recovers too: words that fit nothing come up, and
+    unsigned workers; /* of the pool; 0: one */
+    unsigned stride;  /* each how-manieth instruction is a point */
+    int thin;         /* later rounds of loops are thinned out even when it is `full` */
+    int step_only;    /* no breakpoints: a copy that it makes would run into them */
+    int by_copy;      /* a copy of the program recovers too: words that fit nothing come up, and
                         the spare may have to go for them */
-    void *state;     /* the test's own */
+    void *state;      /* the test's own */
     /* this point */
     int pid;
     int killed;
@@ -260,7 +261,8 @@ static inline int stepkill_at_rest(struct stepkill *s, unsigned long deaths)
     yoke_pool_stats stats = {.size = sizeof stats};
     CHECK_RC(yoke_pool_stats_get(s->pool, &stats), 0);
     MUST(stats.died <= deaths + (s->by_copy ? 1 : 0), "only who was killed dies");
-    if (stats.workers != 1 || stats.spares != 1 || stats.in_flight || stats.died < deaths)
+    const unsigned workers = s->workers ? s->workers : 1;
+    if (stats.workers != workers || stats.spares != 1 || stats.in_flight || stats.died < deaths)
         return 0;
     s->kills = (unsigned long)stats.died;
     stepkill_calm(s->pool);
