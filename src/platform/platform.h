@@ -239,6 +239,25 @@ void yk_random_reseed(void);
 /* Limit this process, from here on. 0 or -errno. */
 int yk_limits_apply(const yoke_limits *limits);
 
+/* --- group.c: a control group with a limit of memory for a process ------------------------- */
+
+#define YK_GROUP_PATH_BYTES 2048
+
+/* Where groups can be made; a name of its own for each yk_groups_find. */
+struct yk_groups {
+    char base[YK_GROUP_PATH_BYTES];
+    char name[40];
+    const char *limit_file;
+};
+
+/* Look below root ("" for the real one) for a place, and remove what dead programs left there.
+ * False: there is no cgroup v2, or we may not use it, or it does not limit memory. */
+bool yk_groups_find(const char *root, struct yk_groups *groups);
+/* Make group `id` and put the process into it. 0 or -errno, and then there is no such group. */
+int yk_group_make(const struct yk_groups *groups, uint32_t id, size_t limit, int pid);
+/* Remove it, if no process is left in it. */
+void yk_group_remove(const struct yk_groups *groups, uint32_t id);
+
 /* --- image.c ------------------------------------------------------------------------------- */
 
 /* The loaded modules' code, as of one moment. */

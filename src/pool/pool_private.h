@@ -84,6 +84,7 @@ struct yk_member {
     bool alive;
     bool active;    /* counts as a worker; else the spare, or dying */
     bool condemned; /* killed because the table was spoiled */
+    bool grouped;   /* it is in a group of its own */
     uint32_t owner;
     enum yk_step step;
     uint32_t doomed_slot; /* of the task it was told for */
@@ -144,6 +145,7 @@ struct yoke_pool {
     struct yk_template *_Atomic template; /* own_template or the seed */
     struct yk_template own_template;
     struct yk_ticker ticker;
+    struct yk_groups *groups; /* where each worker has its limit of memory; NULL: nowhere */
     unsigned start_failures;  /* in a row */
     int64_t start_failing_ns; /* since when */
     unsigned rounds;          /* of restarts in a row that came to nothing */

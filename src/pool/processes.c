@@ -8,6 +8,7 @@
  * whose workers keep dying without ending a task gives up, loudly: YOKE_EBROKEN.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "memory/heap.h"
 #include "pool/pool_private.h"
@@ -118,9 +119,14 @@ static int start_member(struct yoke_pool *pool, uint32_t index)
         yk_heap_recover(owner);
         return YOKE_EINIT; /* dead, and reaped by the program, before we could look */
     }
+    /* Before its first task. If it cannot be, what it set for itself holds alone. */
+    const bool grouped =
+        pool->groups != NULL && !yk_pidfd_ended(pidfd, 0) &&
+        yk_group_make(pool->groups, owner, pool->config.limits.memory_bytes, pid) == 0;
     yk_biased_lock(&pool->lock);
     member->pool = pool;
     member->owner = owner;
+    member->grouped = grouped;
     member->pid = pid;
     member->pidfd = pidfd;
     member->alive = true;
@@ -207,6 +213,14 @@ static void bury_locked(struct yoke_pool *pool, struct yk_member *member) YK_REQ
     }
 }
 
+/* Its processes are gone, so its group can go. Not under the lock: the kernel may take its time. */
+static void leave_group(const struct yk_member *member)
+{
+    if (member->grouped) {
+        yk_group_remove(member->pool->groups, member->owner);
+    }
+}
+
 static void refill(struct yoke_pool *pool);
 
 /* On the keeper: a pidfd became readable. */
@@ -218,6 +232,7 @@ static void on_death(void *arg)
     yk_biased_lock(&pool->lock);
     bury_locked(pool, member);
     yk_biased_unlock(&pool->lock);
+    leave_group(member);
     refill(pool);
 }
 
@@ -305,6 +320,7 @@ static bool start_missing(struct yoke_pool *pool)
             yk_biased_lock(&pool->lock);
             bury_locked(pool, member);
             yk_biased_unlock(&pool->lock);
+            leave_group(member);
         }
         if (rc != 0) {
             note_start_failure(pool);
@@ -372,11 +388,30 @@ void yk_processes_timed_locked(struct yoke_pool *pool, int64_t timeout_ns)
 
 /* --- begin and end -------------------------------------------------------------------------- */
 
+static int find_groups(struct yoke_pool *pool)
+{
+    if (pool->config.limits.memory_bytes == 0) {
+        return 0;
+    }
+    pool->groups = malloc(sizeof *pool->groups);
+    if (pool->groups == NULL) {
+        return -ENOMEM;
+    }
+    if (!yk_groups_find("", pool->groups)) {
+        free(pool->groups);
+        pool->groups = NULL;
+    }
+    return 0;
+}
+
 /* On the keeper, while the creator waits. */
 static int start_all(void *arg)
 {
     struct yoke_pool *const pool = arg;
-    int rc = 0;
+    int rc = find_groups(pool);
+    if (rc != 0) {
+        return rc;
+    }
     if (pool->config.image == YOKE_SEED) {
         template_set(pool, yk_seed());
     } else {
@@ -451,6 +486,7 @@ static void end_member(struct yk_member *member, int64_t until_ns)
     (void)yk_pidfd_reap(member->pidfd);
     yk_fd_close(member->pidfd);
     yk_heap_recover(member->owner);
+    leave_group(member);
     member->alive = false;
 }
 
@@ -470,6 +506,8 @@ void yk_processes_stop(struct yoke_pool *pool)
     }
     yk_template_uproot(&pool->own_template);
     yk_keeper_drop();
+    free(pool->groups);
+    pool->groups = NULL;
 }
 
 int yk_processes_start(struct yoke_pool *pool)

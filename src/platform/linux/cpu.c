@@ -11,24 +11,17 @@
 #include <stdlib.h>
 #include <sys/sysinfo.h>
 
+#include "platform/linux/cgroup.h"
 #include "platform/platform.h"
 
-#define PATH_BYTES 1024
+#define PATH_BYTES YK_CGROUP_PATH_BYTES
 #define CPUS_MAX 65536
 
-/* Where the groups of one controller are mounted, and ours among them. */
-struct hierarchy {
-    char mount[PATH_BYTES]; /* below root */
-    char group[PATH_BYTES]; /* relative to mount; "" or "/a/b" */
-    bool v2;
-};
-
-static bool has_word(const char *list, const char *word)
+bool yk_cgroup_lists(const char *list, const char *word)
 {
     const size_t length = strlen(word);
     for (const char *at = strstr(list, word); at != NULL; at = strstr(at + 1, word)) {
-        const char end = at[length];
-        if ((at == list || at[-1] == ',') && (end == '\0' || end == ',' || end == '\n')) {
+        if ((at == list || strchr(", \n", at[-1]) != NULL) && strchr(", \n", at[length]) != NULL) {
             return true;
         }
     }
@@ -59,7 +52,7 @@ static bool find_group(const char *root, const char *controller, bool v2, char *
             continue;
         }
         *path = '\0';
-        found = v2 ? names[1] == '\0' : has_word(names + 1, controller);
+        found = v2 ? names[1] == '\0' : yk_cgroup_lists(names + 1, controller);
         if (found) {
             memcpy(group, path + 1, strlen(path + 1) + 1);
         }
@@ -77,13 +70,14 @@ static bool parse_mount(char *line, const char *controller, bool v2, char *mount
     if (tail == NULL || sscanf(tail + 3, "%31s %*s %1023s", type, super) != 2) {
         return false;
     }
-    if (strcmp(type, v2 ? "cgroup2" : "cgroup") != 0 || (!v2 && !has_word(super, controller))) {
+    if (strcmp(type, v2 ? "cgroup2" : "cgroup") != 0 ||
+        (!v2 && !yk_cgroup_lists(super, controller))) {
         return false;
     }
     return sscanf(line, "%*s %*s %*s %1023s %1023s", mount_root, mount) == 2;
 }
 
-static bool find_hierarchy(const char *root, const char *controller, bool v2, struct hierarchy *out)
+bool yk_hierarchy_find(const char *root, const char *controller, bool v2, struct yk_hierarchy *out)
 {
     char group[PATH_BYTES] = "";
     if (!find_group(root, controller, v2, group)) {
@@ -114,7 +108,7 @@ static bool find_hierarchy(const char *root, const char *controller, bool v2, st
 }
 
 /* Reads up to two numbers of a control file; "max" and what is missing stay as they were. */
-static void read_numbers(const char *root, const struct hierarchy *at, const char *name,
+static void read_numbers(const char *root, const struct yk_hierarchy *at, const char *name,
                          double numbers[2])
 {
     char path[3 * PATH_BYTES];
@@ -142,7 +136,7 @@ static void read_numbers(const char *root, const struct hierarchy *at, const cha
 }
 
 /* The quota of one group, in CPUs; 0: none. */
-static double group_cpus(const char *root, const struct hierarchy *at)
+static double group_cpus(const char *root, const struct yk_hierarchy *at)
 {
     double quota[2] = {0, 0};
     if (at->v2) {
@@ -157,7 +151,7 @@ static double group_cpus(const char *root, const struct hierarchy *at)
 }
 
 /* What one group may still use, in bytes; 0: no limit. */
-static double group_memory(const char *root, const struct hierarchy *at)
+static double group_memory(const char *root, const struct yk_hierarchy *at)
 {
     double limit[2] = {0, 0};
     double used[2] = {0, 0};
@@ -171,12 +165,12 @@ static double group_memory(const char *root, const struct hierarchy *at)
 
 /* The smallest value of `read` from our group up to the mount; 0: no limit anywhere. */
 static double smallest(const char *root, const char *controller,
-                       double (*read)(const char *, const struct hierarchy *))
+                       double (*read)(const char *, const struct yk_hierarchy *))
 {
     double least = 0;
     for (int v2 = 0; v2 < 2; v2++) {
-        struct hierarchy at;
-        if (!find_hierarchy(root, controller, v2 != 0, &at)) {
+        struct yk_hierarchy at;
+        if (!yk_hierarchy_find(root, controller, v2 != 0, &at)) {
             continue;
         }
         for (;;) {
