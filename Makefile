@@ -16,13 +16,14 @@ MAJOR   := $(firstword $(subst ., ,$(VERSION)))
 # SAN: sanitizers, as in -fsanitize=. DEBUG=1: YK_ASSERT and other checks of our own code are on.
 # ONLY: test: tests with this in their path; bench: this prefix; check: these steps.
 # SKIP: check: not these steps. VIA: a program that runs test programs (an emulator).
-# SLOW: the time limits of tests, times this.
+# SLOW: the time limits of tests, times this. RUNS: inputs of make fuzz.
 BUILD   ?= build
 SAN     ?=
 DEBUG   ?=
 ONLY    ?=
 SKIP    ?=
 VIA     ?=
+RUNS    ?= 1000000
 SLOW    ?= $(if $(SAN)$(VIA),5,1)
 CFLAGS  ?= -O2 -g
 AR      ?= ar
@@ -82,8 +83,8 @@ Q   := $(if $(V),,@)
 say  = @printf '  %-4s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2))
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps lib demo tour examples test soak check san asan tsan arm bench everything fmt \
-        install uninstall clean FORCE
+.PHONY: all help deps lib demo tour examples test soak check san asan tsan arm bench kill-proof \
+        everything fmt install uninstall clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -122,6 +123,22 @@ tsan: | build/deps/check ## The tests marked `tsan: yes` under TSan.
 
 # The emulator keeps a note for each page of a mapping, used or not, so the heap has to be smaller;
 # and it cannot make siblings by clone, so there are no process pools.
+# Fewer slots than in the library, so that tables fill up often.
+FUZZ_C := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ    = $(MAKE) fuzz_programs BUILD=build/fuzz CC=clang DEBUG=1 \
+          SAN=fuzzer-no-link,address,undefined \
+          CFLAGS='-O2 -g -fno-sanitize-coverage=trace-cmp -DYK_TABLE_SLOTS=16U'
+.PHONY: fuzz fuzz_planted fuzz_programs
+fuzz_programs: $(call program,$(FUZZ_C))
+
+fuzz: | build/deps/check ## Hostile writes: RUNS inputs to the fuzzing harnesses (docs/fuzzing.md).
+	+@$(FUZZ)
+	@tests/fuzz/run.sh build/fuzz fuzz $(RUNS) $(ONLY)
+
+fuzz_planted: | build/deps/check ## The harnesses find the bugs of tests/fuzz/planted.
+	+@$(FUZZ)
+	@tests/fuzz/run.sh build/fuzz planted $(ONLY)
+
 arm: | build/deps/check ## The unit tests on an emulated ARM machine (aarch64).
 	+@CHECK_KINDS=st $(MAKE) test BUILD=build/arm LDFLAGS=-static \
 	    CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar \
@@ -132,6 +149,9 @@ check: | build/deps/check ## All that must hold: style, rooms, two compilers, te
 
 bench: $(BUILD)/bench/yoke-bench ## The benchmarks, or those that begin with ONLY=prefix.
 	@$< $(ONLY)
+
+kill-proof: | build/deps/check ## Workers killed at each instruction, in four builds (an hour or more).
+	+@tools/kill-proof.sh
 
 fmt: | build/deps/check ## Lay out all C files by .clang-format.
 	@clang-format -i $$(git ls-files '*.c' '*.h')
@@ -217,12 +237,20 @@ $(INJECTED): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(INJECT)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^ $(CURL_LIBS)
 
+# The functions that the make-believe machine stands in for.
+FUZZ_WRAP = $(shell sed -n 's/^.*__wrap_\([a-z_]*\)(.*/-Wl,--wrap=\1/p' $(1) | sort -u)
+$(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/seam.o $(LIB_A)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(YK_LDFLAGS) -fsanitize=fuzzer \
+	    $(call FUZZ_WRAP,tests/fuzz/seam.c tests/fuzz/$*.c) -o $@ $^
+
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^
 
--include $(patsubst %.o,%.d,$(call obj,$(SRC) $(CLI) $(EXAMPLE) $(BENCH) $(TEST_C)))
+-include $(patsubst %.o,%.d,$(call obj,$(SRC) $(CLI) $(EXAMPLE) $(BENCH) $(TEST_C) $(FUZZ_C) tests/fuzz/seam.c))
 
 # ---- installing; DESTDIR is for packagers
 

@@ -6,6 +6,7 @@
 # runs in a session of its own, so that what it leaves running is seen, killed and counted against
 # it. 0 is passed, 77 skipped (the last line says why), all else failed. The limit is 60 seconds
 # or what the source asks for (`timeout: 120`), times SLOW. VIA is an emulator to run programs in.
+# What a test that passed says after `summary: ` is shown.
 # Tests see YOKE (the command), EXAMPLES (a folder), BUILD, CC and VIA.
 set -u
 
@@ -98,7 +99,8 @@ for t; do
     case $status in
     0)
         passed=$((passed + 1))
-        printf 'ok    %s (%d ms)\n' "$name" "$took"
+        said=$(sed -n 's/^summary: //p' "$log" | tail -n 1)
+        printf 'ok    %s (%d ms)%s\n' "$name" "$took" "${said:+: $said}"
         ;;
     77)
         skipped=$((skipped + 1))
