@@ -121,8 +121,6 @@ tsan: | build/deps/check ## The tests marked `tsan: yes` under TSan.
 	+@$(MAKE) test BUILD=build/tsan SAN=thread \
 	    TESTS='$(shell grep -ls '^[ /*]*tsan: yes' $(TEST_C))'
 
-# The emulator keeps a note for each page of a mapping, used or not, so the heap has to be smaller;
-# and it cannot make siblings by clone, so there are no process pools.
 # Fewer slots than in the library, so that tables fill up often.
 FUZZ_C := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ    = $(MAKE) fuzz_programs BUILD=build/fuzz CC=clang DEBUG=1 \
@@ -139,6 +137,8 @@ fuzz_planted: | build/deps/check ## The harnesses find the bugs of tests/fuzz/pl
 	+@$(FUZZ)
 	@tests/fuzz/run.sh build/fuzz planted $(ONLY)
 
+# The emulator keeps a note for each page of a mapping, used or not, so the heap has to be smaller;
+# and it cannot make siblings by clone, so there are no process pools.
 arm: | build/deps/check ## The unit tests on an emulated ARM machine (aarch64).
 	+@CHECK_KINDS=st $(MAKE) test BUILD=build/arm LDFLAGS=-static \
 	    CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar \

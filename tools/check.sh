@@ -74,6 +74,11 @@ tsan() {
     $make tsan
 }
 
+# 10^6 inputs, then the bugs that they have to find: what was not found proves nothing else.
+fuzz() {
+    $make fuzz && $make fuzz_planted
+}
+
 arm() {
     $make arm
 }
@@ -100,7 +105,7 @@ step() { # name
 
 mkdir -p $logs
 for name in format rooms sync banned headers man_pages gcc_build clang_build debug_build tidy \
-    tests asan tsan arm; do
+    tests asan tsan fuzz arm; do
     step $name
 done
 echo "$passed passed, $failed failed"

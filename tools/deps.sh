@@ -18,6 +18,7 @@ test   command  ps                                      procps
 test   command  strace                                  strace
 check  command  clang                                   clang
 check  clang    asan                                    libclang-rt-14-dev
+check  clang    fuzzer                                  libclang-rt-14-dev
 check  command  clang-tidy                              clang-tidy
 check  command  clang-format                            clang-format
 check  command  aarch64-linux-gnu-gcc                   gcc-aarch64-linux-gnu
