@@ -10,41 +10,20 @@
 
 #include "process/keeper.h"
 #include "process/process.h"
-#include "process/template.h"
+#include "process/warm.h"
 #include "sync/waiting.h"
-
-#define NAME_BYTES 16
 
 #define RELEASE_NS 10000000000LL
 
-/* In the shared heap. */
-struct yk_process_record {
-    yoke_process_fn *fn;
-    void *arg;
-    char name[NAME_BYTES];
-    uint32_t owner;       /* of the heap chunks it takes */
-    _Atomic uint32_t go;  /* SYNC(process-go): not 0: the start has succeeded */
-    _Atomic int returned; /* the exit code + 1, once fn returned */
-};
-
 /* --- in the process ------------------------------------------------------------------------ */
 
-/* The copy exists before it can be watched; if that fails it is killed, and fn must not have run. */
-static void await_go(struct yk_process_record *record)
-{
-    /* SYNC(process-go) acquire: the program holds us; nothing more to see. */
-    while (atomic_load_explicit(&record->go, memory_order_acquire) == 0) {
-        /* The parent-death signal ends us if nobody ever says it. */
-        (void)yk_futex_wait(&record->go, 0, YOKE_FOREVER, YK_SHARED);
-    }
-}
-
-static void process_main(void *arg)
+void yk_process_main(void *arg)
 {
     struct yk_process_record *const record = arg;
     yk_image_begin(record->name, record->owner);
     yk_interrupt_default();
-    await_go(record);
+    /* It exists before it can be watched; if that fails it is killed, and fn must not have run. */
+    yk_record_await_go(record);
     const int code = record->fn(record->arg) & 0xFF;
     yk_stdio_flush();
     /* SYNC(process-returned) release: what fn wrote is there before its code. */
@@ -62,12 +41,27 @@ struct start {
 static int start_snapshot(void *arg)
 {
     struct start *const start = arg;
-    return yk_image_fork(&start->setup, process_main, start->process->record,
+    return yk_image_fork(&start->setup, yk_process_main, start->process->record,
                          &start->process->program.pid, &start->process->program.pidfd);
 }
 
-static int start_from_snapshot(const yoke_process_config *config, yoke_process *process)
+static void fill_record(struct yk_process_record *record, const yoke_process_config *config,
+                        yoke_process_fn *fn, void *arg)
 {
+    record->fn = fn;
+    record->arg = arg;
+    strncpy(record->name, config->name != NULL ? config->name : "yoke-process",
+            YK_PROCESS_NAME_BYTES - 1);
+}
+
+static int start_from_snapshot(const yoke_process_config *config, yoke_process_fn *fn, void *arg,
+                               yoke_process *process)
+{
+    process->record = yk_record_make();
+    if (process->record == NULL) {
+        return -ENOMEM;
+    }
+    fill_record(process->record, config, fn, arg);
     struct start start = {
         .setup = {.keep_fds = config->keep_fds,
                   .keep_fd_count = config->keep_fd_count,
@@ -86,16 +80,28 @@ static int start_from_snapshot(const yoke_process_config *config, yoke_process *
     return rc;
 }
 
-static int start_from_seed(yoke_process *process)
+static int start_from_seed(const yoke_process_config *config, yoke_process_fn *fn, void *arg,
+                           yoke_process *process)
 {
     struct yk_template *const seed = yk_seed();
     if (seed == NULL) {
         return -ESRCH;
     }
-    const int rc = yk_template_holds(seed, (uintptr_t)process->record->fn);
-    return rc != 0 ? rc
-                   : yk_template_spawn(seed, process_main, process->record, &process->program.pid,
-                                       &process->program.pidfd);
+    const int rc = yk_template_holds(seed, (uintptr_t)fn);
+    if (rc != 0) {
+        return rc;
+    }
+    struct yk_program_handle *const handle = &process->program;
+    if (yk_warm_take(&process->record, &handle->pid, &handle->pidfd)) {
+        fill_record(process->record, config, fn, arg);
+        return 0;
+    }
+    process->record = yk_record_make();
+    if (process->record == NULL) {
+        return -ENOMEM;
+    }
+    fill_record(process->record, config, fn, arg);
+    return yk_template_spawn(seed, yk_process_main, process->record, &handle->pid, &handle->pidfd);
 }
 
 static int check_config(const yoke_process_config *config)
@@ -111,21 +117,6 @@ static int check_config(const yoke_process_config *config)
         }
     }
     return yk_worker_role() ? YOKE_ENESTED : 0;
-}
-
-static struct yk_process_record *make_record(const yoke_process_config *config, yoke_process_fn *fn,
-                                             void *arg)
-{
-    struct yk_process_record *const record = yk_heap_alloc(sizeof *record);
-    if (record == NULL) {
-        return NULL;
-    }
-    memset(record, 0, sizeof *record);
-    record->fn = fn;
-    record->arg = arg;
-    record->owner = yk_heap_new_owner();
-    strncpy(record->name, config->name != NULL ? config->name : "yoke-process", NAME_BYTES - 1);
-    return record;
 }
 
 int yoke_process_start(const yoke_process_config *config, yoke_process_fn *fn, void *arg,
@@ -146,26 +137,23 @@ int yoke_process_start(const yoke_process_config *config, yoke_process_fn *fn, v
         return -ENOMEM;
     }
     made->generation = yk_process_generation();
-    made->record = make_record(&settings, fn, arg);
-    if (made->record == NULL) {
-        rc = -ENOMEM;
-        goto fail_handle;
+    const bool seed = settings.image == YOKE_SEED;
+    rc = seed ? start_from_seed(&settings, fn, arg, made)
+              : start_from_snapshot(&settings, fn, arg, made);
+    if (rc != 0) {
+        yk_heap_free(made->record);
+        free(made);
+        return rc;
     }
     made->owner = made->record->owner;
-    rc = settings.image == YOKE_SEED ? start_from_seed(made) : start_from_snapshot(&settings, made);
-    if (rc != 0) {
-        goto fail_record;
-    }
-    /* SYNC(process-go) release: pairs with its wait. */
+    /* SYNC(process-go) release: publishes the record's fields to a copy that waits for them. */
     atomic_store_explicit(&made->record->go, 1, memory_order_release);
     yk_futex_wake(&made->record->go, 1, YK_SHARED);
+    if (seed) {
+        yk_warm_order();
+    }
     *process = made;
     return 0;
-fail_record:
-    yk_heap_free(made->record);
-fail_handle:
-    free(made);
-    return rc;
 }
 
 /* --- its end, of both kinds ---------------------------------------------------------------- */

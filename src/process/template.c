@@ -12,6 +12,7 @@
 #include <errno.h>
 
 #include "process/keeper.h"
+#include "process/warm.h"
 
 #define REPLY_SLICE_NS 20000000LL
 #define REPLY_NS 10000000000LL /* a fork of 500 GB takes less */
@@ -53,13 +54,33 @@ static void settle(const struct yk_image_setup *setup)
     yk_exit_immediately();
 }
 
-void yk_image_begin(const char *name, uint32_t owner)
+/* In a copy that was made ready beforehand. */
+static bool warmed;
+
+void yk_image_check(void)
+{
+    if (yk_process_parent() != inherited.program) {
+        yk_process_exit(0);
+    }
+}
+
+void yk_image_warm(const char *name)
 {
     follow_or_exit();
-    yk_worker_role_set();
     yk_process_name(name);
     yk_process_oom_raise();
     yk_random_reseed();
+    warmed = true;
+}
+
+void yk_image_begin(const char *name, uint32_t owner)
+{
+    if (warmed) {
+        yk_process_name(name);
+    } else {
+        yk_image_warm(name);
+    }
+    yk_worker_role_set();
     yk_heap_import(&inherited.heap, owner);
 }
 
@@ -73,9 +94,7 @@ YK_NORETURN static void template_main(struct yk_template_ctl *ctl)
         if (request == served) {
             /* The parent-death signal ends us; the slice is for programs that lost it. */
             (void)yk_futex_wait(&ctl->request, served, yk_clock_ns() + IDLE_SLICE_NS, YK_SHARED);
-            if (yk_process_parent() != inherited.program) {
-                yk_process_exit(0);
-            }
+            yk_image_check();
             continue;
         }
         served = request;
@@ -360,6 +379,7 @@ static int plant_seed_locked(struct seed *seed) YK_REQUIRES(seed->lock)
     if (rc != 0) {
         return rc;
     }
+    yk_warm_discard();
     rc = yk_keeper_call(plant_seed, &seed->template);
     if (rc != 0 && !planted) {
         yk_keeper_drop();

@@ -61,6 +61,10 @@ int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, voi
 
 /* First in every copy: dies with the program; the shared heap is owner's. */
 void yk_image_begin(const char *name, uint32_t owner);
+/* Before it, in a copy that waits for what it is to be: all that can be done by then. */
+void yk_image_warm(const char *name);
+/* In a copy: ends it if the program has gone. */
+void yk_image_check(void);
 
 /* The seed image of yoke_init; NULL if there is none. */
 struct yk_template *yk_seed(void);
