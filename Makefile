@@ -237,13 +237,13 @@ $(INJECTED): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(INJECT)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^ $(CURL_LIBS)
 
-# The functions that the make-believe machine stands in for.
-FUZZ_WRAP = $(shell sed -n 's/^.*__wrap_\([a-z_]*\)(.*/-Wl,--wrap=\1/p' $(1) | sort -u)
+# Some functions of the library are stood in for: those that a __wrap_x is written for.
 $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/seam.o $(LIB_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_LDFLAGS) -fsanitize=fuzzer \
-	    $(call FUZZ_WRAP,tests/fuzz/seam.c tests/fuzz/$*.c) -o $@ $^
+	    $$(sed -n 's/^.*__wrap_\([a-z_]*\)(.*/-Wl,--wrap=\1/p' tests/fuzz/seam.c tests/fuzz/$*.c | \
+	    sort -u) -o $@ $^
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_A)
 	$(call say,LD,$@)
