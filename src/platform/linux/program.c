@@ -260,11 +260,12 @@ static int take_report(int control, struct yk_sup_report *report)
         if (got == (ssize_t)sizeof *report) {
             return 1;
         }
-        if (got >= 0 || (errno != EINTR && errno != EAGAIN)) {
-            return -EPIPE;
+        if (got >= 0 || errno == EAGAIN) {
+            return got >= 0 ? -EPIPE : 0;
         }
-        if (errno == EAGAIN) {
-            return 0;
+        /* It ended with a command unread: that is said once, before the reports that it sent. */
+        if (errno != EINTR && errno != ECONNRESET) {
+            return -EPIPE;
         }
     }
 }

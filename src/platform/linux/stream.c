@@ -110,12 +110,17 @@ int yk_spill_open(const char *folder, int *fd)
 int yk_spill_map(int fd, size_t bytes, void **start)
 {
     const int saved = errno;
-    /* Without a write that failed half way, and with a zero, for which a full disk has room. */
-    const bool cut = ftruncate(fd, (off_t)bytes) == 0 && ftruncate(fd, (off_t)bytes + 1) == 0;
-    void *const at = cut ? mmap(NULL, bytes + 1, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
-    const int rc = at == MAP_FAILED ? -errno : 0;
-    if (rc == 0) {
-        *start = at;
+    /* Zeros first, the file over them: it ends in zeros then, also where its disk is full. */
+    int rc = yk_map_private(bytes + 1, start);
+    if (rc == 0 && bytes > 0) {
+        /* Without a write that failed half way. */
+        const bool mapped =
+            ftruncate(fd, (off_t)bytes) == 0 &&
+            mmap(*start, bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED;
+        rc = mapped ? 0 : -errno;
+        if (!mapped) {
+            yk_unmap(*start, bytes + 1);
+        }
     }
     errno = saved;
     return rc;
