@@ -18,7 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-enum { AT_ONCE = 4, DEADLINE_MS = 20000, OUTCOMES = 64, FAULTS_MAX = 20000 };
+enum { AT_ONCE = 6, DEADLINE_MS = 20000, OUTCOMES = 64, FAULTS_MAX = 20000 };
 
 #if CHECK_ASAN
 int __lsan_do_recoverable_leak_check(void);
@@ -198,7 +198,7 @@ static int group_is_gone(int group)
 /* Nothing of it may be left; what is, goes now. */
 static int left_nothing(int group)
 {
-    const int64_t until = yoke_in_ms(3000 * (int64_t)check_slowness());
+    const int64_t until = yoke_in_ms(8000 * (int64_t)check_slowness());
     while (!group_is_gone(group)) {
         if (yoke_now_ns() > until) {
             kill(-group, SIGKILL);
@@ -224,9 +224,9 @@ static void judge(const struct fault *fault, int status)
                      now->children - then->children + now->threads - then->threads);
     else if (now->blocks != then->blocks)
         fault_failed(fault, "blocks of the heap left over:", (long)(now->blocks - then->blocks));
-    else if (area->maps_left != fault->reference->maps_left)
+    else if (area->maps_left > fault->reference->maps_left)
         fault_failed(fault, "mappings left over:", area->maps_left - fault->reference->maps_left);
-    else
+    else if (area->plan.line != 0) /* not the one that counts */
         put_row(fault);
     if (trace) {
         fprintf(stderr, "  %s\n", area->result);
@@ -371,9 +371,72 @@ static void run_part(const struct part *part)
     munmap(reference, sizeof *reference);
 }
 
+/* Calls in the sources, whatever they failed with and in which process. */
+static unsigned count_places(void)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < row_count; i++) {
+        int known = 0;
+        for (size_t k = 0; k < i && !known; k++)
+            known = strcmp(rows[k].place, rows[i].place) == 0;
+        count += !known;
+    }
+    return count;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct row *const x = a, *const y = b;
+    const int places = strcmp(x->place, y->place);
+    return places != 0 ? places : x->depth != y->depth ? x->depth - y->depth : x->error - y->error;
+}
+
+/* What the program gets to see; "-" where nothing was reached. */
+static void print_outcome(const struct row *row)
+{
+    const char *between = "";
+    if (row->recovered) {
+        printf("recovers");
+        between = "; ";
+    }
+    if (row->crashed) {
+        printf("%sa worker is lost", between);
+        between = "; ";
+    }
+    if (row->refused)
+        printf("%s%s", between, row->refusal);
+    else if (!row->recovered && !row->crashed)
+        printf("not reached");
+}
+
 static void print_table(void)
 {
-    printf("to do\n");
+    qsort(rows, row_count, sizeof *rows, by_place);
+    printf("| place | in the | error | faults | outcome |\n|---|---|---|---|---|\n");
+    for (size_t i = 0; i < row_count; i++) {
+        const struct row *const row = &rows[i];
+        printf("| `%s` | %s | %s | %u | ", row->place, inject_depth_name(row->depth),
+               row->error ? strerrorname_np(row->error) : "false wake-up", row->faults);
+        print_outcome(row);
+        printf(" |\n");
+    }
+}
+
+/* One line; also the last of the table. */
+static void print_totals(FILE *to)
+{
+    unsigned faults = 0, recovered = 0, refused = 0, crashed = 0, missed = 0;
+    for (size_t i = 0; i < row_count; i++) {
+        faults += rows[i].faults;
+        recovered += rows[i].recovered;
+        refused += rows[i].refused;
+        crashed += rows[i].crashed;
+        missed += rows[i].missed;
+    }
+    fprintf(to,
+            "%u calls, %zu ways to fail, %u faults: %u recovered from, %u answered with an error "
+            "that is documented, %u that cost a worker, %u not reached; %u failed\n",
+            count_places(), row_count, faults, recovered, refused, crashed, missed, failures);
 }
 
 int main(int argc, char **argv)
@@ -397,19 +460,11 @@ int main(int argc, char **argv)
         run_part(&parts[i]);
     }
     alarm(0);
-    if (table)
+    if (table) {
         print_table();
-    unsigned faults = 0, recovered = 0, refused = 0, crashed = 0, missed = 0;
-    for (size_t i = 0; i < row_count; i++) {
-        faults += rows[i].faults;
-        recovered += rows[i].recovered;
-        refused += rows[i].refused;
-        crashed += rows[i].crashed;
-        missed += rows[i].missed;
+        printf("\n");
+        print_totals(stdout);
     }
-    fprintf(stderr,
-            "    %zu places by process and error, %u faults: %u recovered from, %u refused with an "
-            "error, %u cost a worker, %u not reached; %u failed\n",
-            row_count, faults, recovered, refused, crashed, missed, failures);
+    print_totals(stderr);
     return failures != 0;
 }

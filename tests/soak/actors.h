@@ -403,6 +403,12 @@ static inline int soak_has_moved(struct soak_pool *entry)
     return moved;
 }
 
+static inline int is_template(const struct proc_info *one)
+{
+    return one->ppid == getpid() && one->pid != soak.seed && one->state == 'S' &&
+           strcmp(one->name, "yoke-template") == 0;
+}
+
 /* A template of a pool, not the seed: that one is dead for good once it is killed. */
 static inline int soak_template(void)
 {
@@ -412,9 +418,13 @@ static inline int soak_template(void)
     CHECK(list != NULL);
     const size_t n = proc_list(list, CHECK_PROCS);
     for (size_t i = 0; i < n; i++)
-        if (list[i].ppid == getpid() && list[i].pid != soak.seed && list[i].state != 'Z' &&
-            strcmp(list[i].name, "yoke-template") == 0)
+        if (is_template(&list[i]))
             found = list[i].pid;
+    /* Nor a copy that has no name of its own yet: a template sleeps. */
+    for (int64_t until = yoke_in_ms(3); found > 0 && yoke_now_ns() < until;)
+        breathe();
+    if (found > 0 && !(proc_read(found, &list[0]) && is_template(&list[0])))
+        found = -1;
     free(list);
     pthread_mutex_unlock(&soak.looks);
     return found;
