@@ -12,6 +12,7 @@ build  command  gcc                                     gcc
 build  file     /usr/include/stdio.h                    libc6-dev
 build  command  pkg-config                              pkg-config
 build  library  libcurl                                 libcurl4-openssl-dev
+build  library  zlib                                    zlib1g-dev
 demo   command  python3                                 python3
 test   command  g++                                     g++
 test   command  ps                                      procps

@@ -41,4 +41,11 @@ run "$EXAMPLES/fetch" http://127.0.0.1:1/
 expect_code 1 'fetch of what does not answer'
 expect out 'http://127\.0\.0\.1:1/ .*[Cc]onnect' 'fetch of what does not answer'
 
+run "$EXAMPLES/compress" /usr/include/linux
+expect_code 0 compress
+expect out '^[0-9]{3,} files, [0-9]+ bytes, [1-9][0-9]* kills, 0 results differ$' compress
+
+run "$EXAMPLES/compress" "$scratch/nowhere"
+expect_code 1 'compress of what is not there'
+
 done_testing

@@ -504,6 +504,7 @@ int main(int argc, char **argv)
     {
         end_pool(make_pool(kind, 1));
     }
+    yoke_shared_free(shared_zeroed(8)); /* the heap has a descriptor */
     const struct usage before = usage_now();
     RUN(each_item_is_delivered_once_in_order);
     RUN(no_items_and_one_item);

@@ -430,6 +430,7 @@ int main(int argc, char **argv)
     {
         end_pool(make_pool(kind, 1));
     }
+    yoke_shared_free(shared_zeroed(8)); /* the heap has a descriptor */
     const struct usage before = usage_now();
     RUN(nothing_waits_for_a_producer_that_has_none_yet);
     RUN(a_producer_that_has_none_is_asked_again);
