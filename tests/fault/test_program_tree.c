@@ -270,7 +270,7 @@ static int supervisor_of(yoke_process *process)
 
 static void the_program_goes_with_its_supervisor(void)
 {
-    yoke_process *process = run_shell("sleep 1000", (yoke_program){.size = 0});
+    yoke_process *process = run_shell("exec sleep 1000", (yoke_program){.size = 0});
     const int program = yoke_process_id(process);
     const int supervisor = supervisor_of(process);
     CHECK(getpgid(supervisor) != getpgid(0) && getpgid(supervisor) != getpgid(program));

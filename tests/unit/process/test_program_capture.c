@@ -5,6 +5,7 @@
  * nobody reads until they have ended: a program that had to wait would never end.
  */
 /* timeout: 180 */
+/* tsan: yes */
 #include "program.h"
 
 #define MIB ((size_t)1 << 20)
