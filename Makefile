@@ -59,11 +59,14 @@ BENCH   := $(wildcard bench/*.c)
 MAN     := $(wildcard docs/man/*.[1-8])
 TEST_C  := $(sort $(wildcard tests/unit/*/test_*.c tests/fault/test_*.c tests/stress/test_*.c \
              tests/soak/test_*.c))
+HELPER  := $(wildcard tests/programs/*.c)
 TEST_SH := $(sort $(wildcard tests/cli/test_*.sh $(if $(SAN),,tests/install/test_*.sh)))
 TESTS   ?= $(TEST_C) $(TEST_SH)
 CHOSEN  := $(if $(ONLY),$(foreach t,$(TESTS),$(if $(findstring $(ONLY),$(t)),$(t))),$(TESTS))
 
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+helper   = $(patsubst %.c,$(BUILD)/%,$(filter-out tests/programs/lib%,$(1))) \
+           $(patsubst %.c,$(BUILD)/%.so,$(filter tests/programs/lib%,$(1)))
 program  = $(patsubst %.c,$(BUILD)/%,$(filter %.c,$(1)))
 
 LIB_A   := $(BUILD)/libyoke.a
@@ -105,6 +108,7 @@ tour: $(YOKE) | build/deps/demo ## Threads and processes, each claim measured on
 
 # Shell tests may use all that is built; a choice of C tests builds no more than it needs.
 test: $(call program,$(CHOSEN)) $(if $(filter %.sh,$(CHOSEN)),all examples)
+test: $(if $(findstring test_exec,$(CHOSEN)),$(if $(VIA),,$(call helper,$(HELPER))))
 test: | build/deps/test ## All tests, or those with ONLY=text in their path.
 	@CC='$(CC)' VIA='$(VIA)' SLOW='$(SLOW)' tools/run-tests.sh $(BUILD) $(CHOSEN)
 
@@ -162,7 +166,8 @@ clean: ## Remove all that was made.
 	rm -rf $(BUILD)
 
 # All that compiles, for `make check`.
-everything: all examples $(BUILD)/bench/yoke-bench $(call program,$(TEST_C))
+everything: all examples $(BUILD)/bench/yoke-bench $(call program,$(TEST_C)) \
+            $(call helper,$(HELPER))
 
 # Each group of packages holds the one before it; one after the other, since apt runs alone.
 build/deps/%: tools/deps.sh
@@ -245,12 +250,21 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/seam.
 	    $$(sed -n 's/^.*__wrap_\([a-z_]*\)(.*/-Wl,--wrap=\1/p' tests/fuzz/seam.c tests/fuzz/$*.c | \
 	    sort -u) -o $@ $^
 
+# What tests run besides: programs, and libraries (lib*.c) that they load.
+$(BUILD)/tests/programs/%.so: $(BUILD)/obj/tests/programs/%.o
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared $(YK_LDFLAGS) -o $@ $^
+$(BUILD)/tests/programs/fixed: YK_LDFLAGS += -no-pie
+# These two load libraries that call Yoke.
+$(BUILD)/tests/programs/image $(BUILD)/tests/unit/pool/test_exec: YK_LDFLAGS += -rdynamic
+
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^
 
--include $(patsubst %.o,%.d,$(call obj,$(SRC) $(CLI) $(EXAMPLE) $(BENCH) $(TEST_C) $(FUZZ_C) tests/fuzz/seam.c))
+-include $(patsubst %.o,%.d,$(call obj,$(SRC) $(CLI) $(EXAMPLE) $(BENCH) $(TEST_C) $(FUZZ_C) tests/fuzz/seam.c $(HELPER)))
 
 # ---- installing; DESTDIR is for packagers
 

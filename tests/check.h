@@ -462,8 +462,8 @@ struct usage {
 
 static inline struct usage usage_now(void)
 {
-    return (struct usage){count_fds(), count_children(), count_threads(), count_maps(),
-                          count_blocks()};
+    const size_t blocks = count_blocks(); /* first: it opens the heap */
+    return (struct usage){count_fds(), count_children(), count_threads(), count_maps(), blocks};
 }
 
 /** Fails unless we hold again what we held before; maps may have grown by a few. */

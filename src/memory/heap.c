@@ -131,6 +131,12 @@ bool yk_heap_is_open(void)
     return heap_if_open() != NULL;
 }
 
+uint64_t yk_heap_layout(void)
+{
+    return YK_CHUNK_BYTES ^ sizeof(struct yk_heap_shared) << 32 ^ sizeof(struct yk_chunk) << 40 ^
+           (uint64_t)YK_CLASS_COUNT << 56;
+}
+
 uint32_t yk_heap_new_owner(void)
 {
     const uint32_t first = YK_OWNER_PROGRAM + 1;

@@ -52,6 +52,8 @@ void yk_heap_import(const struct yk_heap_handle *handle, uint32_t owner);
  * descriptor. */
 int yk_heap_object(struct yk_shared_object *object);
 bool yk_heap_is_open(void);
+/* How the heap is laid out, as a number: another one cannot be shared. */
+uint64_t yk_heap_layout(void);
 
 /* The owner is dead (its exit is confirmed): chunks it was taking or giving back become free,
  * chunks it took small blocks from may be taken over. What it handed out stays. Idempotent. */

@@ -258,15 +258,36 @@ int yk_group_make(const struct yk_groups *groups, uint32_t id, size_t limit, int
 /* Remove it, if no process is left in it. */
 void yk_group_remove(const struct yk_groups *groups, uint32_t id);
 
+/* --- exec.c -------------------------------------------------------------------------------- */
+
+struct yk_exec_setup {
+    char *const *argv; /* ends with NULL; argv[0] is looked up in PATH unless it holds a '/' */
+    char *const *env;  /* ends with NULL */
+    const int *fds;    /* what it gets besides 0, 1 and 2; at the same numbers */
+    size_t fd_count;
+};
+/* Start another program as a child of ours that dies with the calling thread, with SIGINT ignored
+ * and other signals as at the start of a program. 0, or what clone or exec said. */
+int yk_process_exec(const struct yk_exec_setup *setup, int *pidfd);
+/* This program's environment, as exec hands it on. */
+char *const *yk_environment(void);
+
 /* --- image.c ------------------------------------------------------------------------------- */
 
 /* The loaded modules' code, as of one moment. */
 struct yk_code_range {
     uintptr_t start, end;
+    uintptr_t base;    /* what was added to the addresses in its file */
     uint64_t identity; /* of the module that holds it */
 };
-/* Fill ranges[0..max); returns how many there are. */
+/* Fill ranges[0..max); returns how many there are. The identity is that of the module as it is
+ * loaded here. */
 size_t yk_code_ranges(struct yk_code_range *ranges, size_t max);
+/* The same; the identity is that of the file, the same in each program that loaded it; 0: nobody
+ * knows. */
+size_t yk_code_files(struct yk_code_range *ranges, size_t max);
+/* The same, of the one module that holds this address. */
+size_t yk_code_file_of(uintptr_t fn, struct yk_code_range *ranges, size_t max);
 
 /* --- program.c: running other programs ------------------------------------------------------- */
 

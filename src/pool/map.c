@@ -8,9 +8,20 @@
 
 #include "pool/sweep.h"
 
+static int translate(struct yoke_pool *pool, struct yk_sweep *sweep)
+{
+    uintptr_t fn = sweep->fn != NULL ? (uintptr_t)sweep->fn : (uintptr_t)sweep->range_fn;
+    const int rc = yk_pool_translate(pool, &fn);
+    if (sweep->fn != NULL) {
+        sweep->fn = (yoke_fn *)yk_code_at(fn);
+    } else {
+        sweep->range_fn = (yoke_range_fn *)yk_code_at(fn);
+    }
+    return rc;
+}
+
 /* Inside a process worker the pool is not there: not even its kind may be read. */
-static int run(struct yoke_pool *pool, struct yk_sweep *sweep, uintptr_t fn,
-               const yoke_options *options)
+static int run(struct yoke_pool *pool, struct yk_sweep *sweep, const yoke_options *options)
 {
     int rc = pool == NULL ? -EINVAL : yk_options_read(&sweep->options, options);
     if (rc != 0) {
@@ -23,7 +34,7 @@ static int run(struct yoke_pool *pool, struct yk_sweep *sweep, uintptr_t fn,
         return yk_serial_sweep(sweep);
     }
     rc = yk_pool_check(pool);
-    rc = rc == 0 ? yk_pool_holds(pool, fn) : rc;
+    rc = rc == 0 ? translate(pool, sweep) : rc;
     if (rc != 0 || sweep->count == 0) {
         return rc;
     }
@@ -55,7 +66,7 @@ int yoke_map(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes, void
         .out_bytes = out_bytes,
         .count = count,
     };
-    return run(pool, &sweep, (uintptr_t)fn, options);
+    return run(pool, &sweep, options);
 }
 
 int yoke_for(yoke_pool *pool, yoke_range_fn *fn, size_t count, const yoke_options *options)
@@ -64,7 +75,7 @@ int yoke_for(yoke_pool *pool, yoke_range_fn *fn, size_t count, const yoke_option
         return -EINVAL;
     }
     struct yk_sweep sweep = {.range_fn = fn, .count = count};
-    return run(pool, &sweep, (uintptr_t)fn, options);
+    return run(pool, &sweep, options);
 }
 
 int yoke_reduce(yoke_pool *pool, yoke_range_fn *fn, yoke_merge_fn *merge, size_t count,
@@ -81,5 +92,5 @@ int yoke_reduce(yoke_pool *pool, yoke_range_fn *fn, yoke_merge_fn *merge, size_t
         .accumulator_bytes = accumulator_bytes,
         .count = count,
     };
-    return run(pool, &sweep, (uintptr_t)fn, options);
+    return run(pool, &sweep, options);
 }

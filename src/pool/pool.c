@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "memory/heap.h"
+#include "pool/exec.h"
 #include "pool/pool_private.h"
 #include <yoke/memory.h>
 
@@ -53,13 +54,16 @@ void yk_pool_free(struct yoke_pool *pool, void *block)
     }
 }
 
-int yk_pool_holds(struct yoke_pool *pool, uintptr_t fn)
+int yk_pool_translate(struct yoke_pool *pool, uintptr_t *name)
 {
-    if (yk_pool_knows(pool, fn)) {
+    const uintptr_t fn = *name;
+    if (pool->exec == NULL && yk_pool_knows(pool, fn)) {
         return 0;
     }
     int rc = 0;
-    if (pool->kind == YOKE_PROCESSES) {
+    if (pool->exec != NULL) {
+        rc = yk_exec_translate(pool, name);
+    } else if (pool->kind == YOKE_PROCESSES) {
         /* SYNC(template) acquire: sees the template that was planted. */
         rc = yk_template_holds(atomic_load_explicit(&pool->template, memory_order_acquire), fn);
     }
@@ -105,13 +109,25 @@ static int check_control(const yoke_pool_config *config)
     return sound ? 0 : -EINVAL;
 }
 
+/* The hooks are that program's own, and its memory is not ours. */
+static int check_exec(const yoke_pool_config *config)
+{
+    if (config->image != YOKE_EXEC) {
+        return config->argv != NULL || config->env != NULL ? -EINVAL : 0;
+    }
+    const bool sound = config->argv != NULL && config->argv[0] != NULL &&
+                       config->argv[0][0] != '\0' && config->worker_init == NULL &&
+                       config->worker_exit == NULL && config->hooks == NULL;
+    return sound ? 0 : -EINVAL;
+}
+
 static int check_processes(const yoke_pool_config *config)
 {
     if (config->kind != YOKE_PROCESSES) {
-        return config->image != YOKE_SNAPSHOT ? -EINVAL : 0;
+        return config->image != YOKE_SNAPSHOT ? -EINVAL : check_exec(config);
     }
-    if (config->workers_max != config->workers ||
-        (config->image != YOKE_SNAPSHOT && config->image != YOKE_SEED)) {
+    if (config->workers_max != config->workers || config->image < YOKE_SNAPSHOT ||
+        config->image > YOKE_EXEC || check_exec(config) != 0) {
         return -EINVAL;
     }
     return config->image == YOKE_SEED && yk_seed() == NULL ? -ESRCH : 0;
@@ -173,12 +189,14 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     ctl->table = pool->table;
     ctl->keep = pool->config.workers;
     ctl->idle_ns = THREAD_IDLE_NS;
-    ctl->hooks = pool->hooks;
-    ctl->worker_init = pool->config.worker_init;
-    ctl->worker_exit = pool->config.worker_exit;
+    ctl->code = (struct yk_worker_code){
+        .hooks = pool->hooks,
+        .worker_init = pool->config.worker_init,
+        .worker_exit = pool->config.worker_exit,
+        .user = pool->config.user,
+    };
     ctl->tasks_max = pool->config.tasks_max;
     ctl->limits = pool->config.limits;
-    ctl->user = pool->config.user;
     /* With a core for each worker and one for the caller, looking beats sleeping. */
     const bool room = pool->config.workers_max < yoke_cpu_count();
     ctl->spins = room ? SPINS_FREE : SPINS_CROWDED;
@@ -237,6 +255,7 @@ static int start_engine(struct yoke_pool *pool)
     }
     int rc = copy_keep_fds(pool);
     rc = rc == 0 ? make_ctl(pool, lines) : rc;
+    rc = rc == 0 && pool->config.image == YOKE_EXEC ? yk_exec_prepare(pool) : rc;
     if (rc != 0) {
         return rc;
     }
@@ -260,6 +279,7 @@ static int prepare(const yoke_pool_config *config, yoke_pool_config *settings, y
 
 static void free_parts(struct yoke_pool *pool)
 {
+    yk_exec_release(pool);
     free_ctl(pool);
     free(pool->members);
     free(pool->keep_fds);

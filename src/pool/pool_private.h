@@ -111,7 +111,8 @@ struct yoke_pool {
     struct yk_ctl *ctl; /* table.ctl; NULL on a serial pool */
     struct yk_table table;
     size_t ctl_bytes;
-    int *keep_fds; /* our copy of config.keep_fds */
+    int *keep_fds;             /* our copy of config.keep_fds */
+    struct yk_pool_exec *exec; /* YOKE_EXEC; else NULL */
     uint32_t waiter_spins;
     yk_biased lock; /* order: pool, then heap */
     /* under lock */
@@ -212,15 +213,16 @@ int yk_pool_check(const struct yoke_pool *pool);
 /* Blocks that workers of this pool can see. */
 void *yk_pool_alloc(struct yoke_pool *pool, size_t bytes);
 void yk_pool_free(struct yoke_pool *pool, void *block);
-/* yk_pool_holds said 0 before, or always does; a hint. */
+/* yk_pool_translate said 0 before, or always does; a hint. */
 static inline bool yk_pool_knows(const struct yoke_pool *pool, uintptr_t fn)
 {
     const size_t at = (fn >> 4) % YK_COUNT_OF(pool->known_fns);
     /* relaxed: the address is all there is to see. */
     return atomic_load_explicit(&pool->known_fns[at], memory_order_relaxed) == fn;
 }
-/* 0 or YOKE_EIMAGE. */
-int yk_pool_holds(struct yoke_pool *pool, uintptr_t fn);
+/* *name, an address, becomes what a slot names the function by: its address, or, in another program's image, a token. 0,
+ * YOKE_EIMAGE or -ENOMEM. */
+int yk_pool_translate(struct yoke_pool *pool, uintptr_t *name);
 int yk_options_read(yoke_options *out, const yoke_options *options);
 
 /* The calling thread is inside a task of this pool, however deep. */
@@ -241,6 +243,8 @@ bool yk_threads_stop(struct yoke_pool *pool, int64_t until_ns);
 /* --- processes.c ---------------------------------------------------------------------------- */
 
 int yk_processes_start(struct yoke_pool *pool);
+/* The life of a worker process. */
+YK_NORETURN void yk_processes_live(struct yk_line *line, const struct yk_worker_code *code);
 /* All work is over: end the workers and the image. */
 void yk_processes_stop(struct yoke_pool *pool);
 /* The keeper is to look up after that long: a unit with that timeout was published, say. */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "memory/heap.h"
+#include "pool/exec.h"
 #include "pool/pool_private.h"
 
 #define READY_SLICE_NS 20000000LL
@@ -21,20 +22,26 @@
 #define BACKOFF_MAX_NS 1000000000LL
 #define CALM_NS 10000000000LL /* what was longer ago is another story */
 #define BARREN_EXTRA 16U
+#define EXEC_LOOK_NS 5000000LL
 #define STOP_GRACE_NS 1000000000LL
 
 /* --- in the worker -------------------------------------------------------------------------- */
 
-static void worker_entry(void *arg)
+void yk_processes_live(struct yk_line *line, const struct yk_worker_code *code)
 {
-    struct yk_line *const line = arg;
     yk_image_begin("yoke-worker", line->owner);
     struct yoke_worker worker = yk_worker_of(&line->ctl->table, line);
     /* No limit can be refused: what is not ours to raise is as low already. */
     (void)yk_limits_apply(&line->ctl->limits);
+    worker.code = code != NULL ? code : worker.code;
     yk_worker_live(&worker);
     yk_stdio_flush();
     yk_process_exit(0);
+}
+
+static void worker_entry(void *arg)
+{
+    yk_processes_live(arg, NULL);
 }
 
 /* --- orders --------------------------------------------------------------------------------- */
@@ -92,7 +99,7 @@ static int spawn(struct yoke_pool *pool, struct yk_line *line, int *pid, int *pi
     int rc = yk_template_spawn(template, worker_entry, line, pid, pidfd);
     if (rc == -ESRCH) {
         /* Somebody killed the template: the program as it is now becomes the image. */
-        rc = plant(pool, false);
+        rc = pool->exec != NULL ? yk_exec_again(pool) : plant(pool, false);
         rc = rc == 0 ? yk_template_spawn(&pool->own_template, worker_entry, line, pid, pidfd) : rc;
     }
     return rc == -ESRCH ? -EAGAIN : rc; /* and killed again: no process to be had now */
@@ -222,6 +229,7 @@ static void leave_group(const struct yk_member *member)
 }
 
 static void refill(struct yoke_pool *pool);
+static int64_t look_up_by(struct yoke_pool *pool, int64_t at);
 
 /* On the keeper: a pidfd became readable. */
 static void on_death(void *arg)
@@ -322,6 +330,10 @@ static bool start_missing(struct yoke_pool *pool)
             yk_biased_unlock(&pool->lock);
             leave_group(member);
         }
+        if (rc != 0 && yk_exec_pending(pool)) {
+            (void)look_up_by(pool, yk_clock_ns() + EXEC_LOOK_NS);
+            break; /* no failure: the program loads what it needs */
+        }
         if (rc != 0) {
             note_start_failure(pool);
             break;
@@ -414,6 +426,8 @@ static int start_all(void *arg)
     }
     if (pool->config.image == YOKE_SEED) {
         template_set(pool, yk_seed());
+    } else if (pool->exec != NULL) {
+        template_set(pool, &pool->own_template);
     } else {
         rc = plant(pool, true);
     }
@@ -504,6 +518,7 @@ void yk_processes_stop(struct yoke_pool *pool)
             end_member(&pool->members[i], until);
         }
     }
+    yk_exec_stop(pool);
     yk_template_uproot(&pool->own_template);
     yk_keeper_drop();
     free(pool->groups);
@@ -517,7 +532,8 @@ int yk_processes_start(struct yoke_pool *pool)
         return rc;
     }
     pool->next_tick_ns = YOKE_FOREVER;
-    rc = yk_keeper_call(start_all, pool);
+    rc = pool->exec != NULL ? yk_exec_first(pool) : 0;
+    rc = rc == 0 ? yk_keeper_call(start_all, pool) : rc;
     for (uint32_t i = 0; i < pool->config.workers && rc == 0; i++) {
         rc = await_ready(pool, i);
     }

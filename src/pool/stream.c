@@ -130,6 +130,7 @@ int yoke_map_stream(yoke_pool *pool, yoke_fn *fn, const yoke_stream_config *stre
                     const yoke_options *options)
 {
     struct yk_stream asked = {.fn = fn};
+    uintptr_t name = (uintptr_t)fn;
     struct yk_tally tally = {.stream = &asked};
     int rc = pool == NULL ? -EINVAL : read_settings(&asked, stream, options);
     if (rc != 0) {
@@ -138,11 +139,12 @@ int yoke_map_stream(yoke_pool *pool, yoke_fn *fn, const yoke_stream_config *stre
     /* Inside a process worker the pool is not there: not even its kind may be read. */
     if (!yk_worker_role()) {
         rc = yk_pool_check(pool);
-        rc = rc == 0 ? yk_pool_holds(pool, (uintptr_t)fn) : rc;
+        rc = rc == 0 ? yk_pool_translate(pool, &name) : rc;
         if (rc != 0) {
             return rc;
         }
         asked.pool = pool;
+        asked.fn = (yoke_fn *)yk_code_at(name);
     }
     if (asked.pool == NULL || pool->kind == YOKE_SERIAL) {
         serial(&tally);

@@ -4,6 +4,7 @@
  * Most tasks are a function with an argument of a word or less and no options: they have a short
  * way of their own, under one lock. All others, and a full or closed pool, go the long way.
  */
+#include "pool/exec.h"
 #include "pool/job.h"
 
 #define DATA_BYTES_MAX ((size_t)1 << 30)
@@ -69,13 +70,17 @@ static size_t submit_plain(yoke_pool *pool, yoke_fn *fn, const void *in, size_t 
 {
     const unsigned char *at = in;
     size_t made = 0;
+    uintptr_t name = (uintptr_t)fn;
+    if (YK_UNLIKELY(pool->exec != NULL) && !yk_exec_find(pool, &name)) {
+        return 0;
+    }
     yk_biased_lock(&pool->lock);
     for (; made < count && YK_LIKELY(pool->closed == 0 && yk_pool_has_room_locked(pool)); made++) {
         yoke_job *const job = yk_job_reuse_locked(pool);
         if (YK_UNLIKELY(job == NULL)) {
             break;
         }
-        yk_job_begin(job, fn, at, in_bytes, out_bytes);
+        yk_job_begin(job, (yoke_fn *)yk_code_at(name), at, in_bytes, out_bytes);
         (void)yk_unit_place_locked(pool, &job->unit); /* there is room */
         pool->in_flight++;
         jobs[made] = job;
@@ -124,9 +129,12 @@ static int submit_any(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_by
     int rc = job == NULL ? -EINVAL : yk_pool_check(pool);
     rc = rc == 0 ? yk_options_read(&settings, options) : rc;
     rc = rc == 0 ? check_submit(fn, in, in_bytes, out_bytes, &settings) : rc;
-    rc = rc == 0 ? yk_pool_holds(pool, (uintptr_t)fn) : rc;
+    uintptr_t name = (uintptr_t)fn;
+    rc = rc == 0 ? yk_pool_translate(pool, &name) : rc;
     yoke_job *made = NULL;
-    rc = rc == 0 ? make_job(pool, fn, in, in_bytes, out_bytes, &settings, &made) : rc;
+    rc = rc == 0 ? make_job(pool, (yoke_fn *)yk_code_at(name), in, in_bytes, out_bytes, &settings,
+                            &made)
+                 : rc;
     if (rc != 0) {
         return rc;
     }

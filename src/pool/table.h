@@ -89,6 +89,14 @@ struct yk_result {
 /* How a task was told to stop; answers of items are these below 0, or the own code from 0 on. */
 enum { YK_TOLD_CANCELLED = -1, YK_TOLD_TIMEDOUT = -2 };
 
+/* What a slot calls a function: its address, or a token (exec.h). */
+typedef void yk_code(void);
+static inline yk_code *yk_code_at(uintptr_t name)
+{
+    /* NOLINTNEXTLINE(performance-no-int-to-ptr): the one place where a number becomes code. */
+    return (yk_code *)name;
+}
+
 /* What one task needs beyond a slot. */
 struct yk_call {
     const void *in;
@@ -199,6 +207,14 @@ struct yk_table {
     enum yk_scope scope;
 };
 
+/* The user's code in each worker. */
+struct yk_worker_code {
+    yoke_hooks hooks;
+    int (*worker_init)(unsigned worker, void *user);
+    void (*worker_exit)(unsigned worker, void *user);
+    void *user;
+};
+
 struct yk_ctl {
     /* read-only after create; for the workers */
     struct yk_table table;
@@ -206,12 +222,10 @@ struct yk_ctl {
     uint32_t spins;  /* looks at the table before sleeping */
     int64_t idle_ns; /* threads above `keep` end after that long without work */
     uint32_t keep;
-    yoke_hooks hooks;
-    int (*worker_init)(unsigned worker, void *user);
-    void (*worker_exit)(unsigned worker, void *user);
-    void *user;
-    uint32_t tasks_max; /* 0: a worker never retires */
-    yoke_limits limits; /* of each worker process */
+    struct yk_worker_code code; /* of the program's own images */
+    const uint64_t *files;      /* of another program's image, see exec.h; else NULL */
+    uint32_t tasks_max;         /* 0: a worker never retires */
+    yoke_limits limits;         /* of each worker process */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t tail;
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t head;
     _Alignas(

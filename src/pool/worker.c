@@ -11,6 +11,8 @@
 
 #include <errno.h>
 
+#include "pool/exec.h"
+
 /* Cheap looks between two full ones: tail and our state are lines the program writes, and each
  * look at them makes its next write slow. */
 #define FULL_LOOK_SPINS 32
@@ -57,8 +59,9 @@ static bool run_call(struct yoke_task *task, struct yk_slot *slot)
         out = call->out;
         start_clock(task, &call->started_ns, call->timeout_ns);
     }
+    yoke_fn *const fn = (yoke_fn *)yk_worker_code_of(task->worker, (uintptr_t)slot->run.fn);
     (void)step_to(slot, 0, 1);
-    slot->code = yk_task_call(task, slot->run.fn, in, out);
+    slot->code = yk_task_call(task, fn, in, out);
     return step_to(slot, 1, 2);
 }
 
@@ -68,9 +71,11 @@ static bool run_range(struct yoke_task *task, struct yk_slot *slot)
     task->item = part->begin;
     task->attempt = slot->attempt;
     start_clock(task, &part->started_ns, part->timeout_ns);
+    yoke_range_fn *const fn =
+        (yoke_range_fn *)yk_worker_code_of(task->worker, (uintptr_t)part->range_fn);
     (void)step_to(slot, 0, 1);
-    slot->code = yk_task_conclude(
-        task, part->range_fn(task, part->begin, part->begin + part->count, part->out));
+    slot->code =
+        yk_task_conclude(task, fn(task, part->begin, part->begin + part->count, part->out));
     part->ran = part->count;
     return step_to(slot, 1, 2);
 }
@@ -93,6 +98,7 @@ static bool run_items(struct yoke_task *task, struct yk_slot *slot)
     struct yk_part *const part = slot->run.part;
     task->wants_result = part->results != NULL;
     const int64_t begin_ns = task->wants_result ? yk_clock_ns() : 0;
+    yoke_fn *const fn = (yoke_fn *)yk_worker_code_of(task->worker, (uintptr_t)part->fn);
     const unsigned char *in = part->in;
     unsigned char *out = part->out;
     uint32_t k = 0;
@@ -107,7 +113,7 @@ static bool run_items(struct yoke_task *task, struct yk_slot *slot)
         if (!step_to(slot, k, k + 1)) {
             return false;
         }
-        const int32_t code = yk_task_call(task, part->fn, in, out);
+        const int32_t code = yk_task_call(task, fn, in, out);
         if (code != 0) {
             note_failure(part, k, code);
         }
@@ -374,25 +380,26 @@ static void serve(struct yoke_worker *worker)
 
 void yk_worker_live(struct yoke_worker *worker)
 {
-    struct yk_ctl *const ctl = worker->ctl;
+    const struct yk_worker_code *const code = worker->code;
     struct yk_line *const line = worker->line;
-    if (ctl->hooks.worker_start != NULL) {
-        ctl->hooks.worker_start(worker->index, ctl->user);
+    if (code->hooks.worker_start != NULL) {
+        code->hooks.worker_start(worker->index, code->user);
     }
-    const int refused = ctl->worker_init != NULL ? ctl->worker_init(worker->index, ctl->user) : 0;
+    const int refused =
+        code->worker_init != NULL ? code->worker_init(worker->index, code->user) : 0;
     report(line, refused != 0);
     await_order(line);
     if (yk_line_state_of(line) == YK_LINE_ACTIVE) {
-        if (ctl->hooks.worker_main != NULL) {
-            ctl->hooks.worker_main(worker, ctl->user);
+        if (code->hooks.worker_main != NULL) {
+            code->hooks.worker_main(worker, code->user);
         } else {
             serve(worker);
         }
     }
-    if (ctl->worker_exit != NULL && refused == 0) {
-        ctl->worker_exit(worker->index, ctl->user);
+    if (code->worker_exit != NULL && refused == 0) {
+        code->worker_exit(worker->index, code->user);
     }
-    if (ctl->hooks.worker_exit != NULL) {
-        ctl->hooks.worker_exit(worker->index, ctl->user);
+    if (code->hooks.worker_exit != NULL) {
+        code->hooks.worker_exit(worker->index, code->user);
     }
 }

@@ -12,6 +12,7 @@ struct yoke_worker {
     const struct yk_table *table;
     struct yk_ctl *ctl;   /* table->ctl */
     struct yk_line *line; /* NULL: a thread of the program that helps */
+    const struct yk_worker_code *code;
     struct yk_claimer claimer;
     unsigned index;
     uint32_t ran; /* tasks, of ctl->tasks_max */
@@ -40,6 +41,7 @@ static inline struct yoke_worker yk_worker_of(const struct yk_table *table, stru
         .table = table,
         .ctl = table->ctl,
         .line = line,
+        .code = &table->ctl->code,
         .claimer = {.owner = line != NULL ? line->owner : YK_OWNER_PROGRAM},
         .index = line != NULL ? line->index : table->line_count,
     };

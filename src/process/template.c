@@ -5,7 +5,8 @@
  * `request` (release); the template reads them after it saw `request` change (acquire), clones,
  * writes pid, then `reply` (release). The program holds `lock` from request to reply, and looks
  * at the template's pidfd while it waits, so a killed template is an error and not a hang.
- * How the image is forked: docs/adr/0001-images-and-fork.md.   Room: process.
+ * How the image is forked: docs/adr/0001-images-and-fork.md. A template that is another program
+ * (exec_image.c) serves the same way, but what its copies run is its own to say.   Room: process.
  */
 #include "process/template.h"
 
@@ -16,6 +17,8 @@
 
 #define REPLY_SLICE_NS 20000000LL
 #define REPLY_NS 10000000000LL /* a fork of 500 GB takes less */
+#define TRACED_NS 1000000000LL
+#define TRACED_SLICE_NS 1000000LL
 #define IDLE_SLICE_NS 5000000000LL
 
 struct yk_template_ctl {
@@ -41,17 +44,31 @@ static void follow_or_exit(void)
     }
 }
 
-/* What every child does once, whether template or used at once. */
-static void settle(const struct yk_image_setup *setup)
+/* What every image does once, whether template or used at once. */
+static void settle(void)
 {
     follow_or_exit();
     yk_process_local_wipe();
     yk_keeper_forget();
     yk_worker_role_set();
     yk_signals_reset(true);
+    yk_exit_immediately();
+}
+
+static void settle_copy(const struct yk_image_setup *setup)
+{
+    settle();
     yk_stdio_forget();
     yk_fd_close_others(setup->keep_fds, setup->keep_fd_count);
-    yk_exit_immediately();
+}
+
+/* Descriptors that the program opened are part of it, and what it printed is its own. */
+void yk_image_settle(int program, const struct yk_heap_handle *heap)
+{
+    yk_stdio_flush();
+    inherited.program = program;
+    inherited.heap = *heap;
+    settle();
 }
 
 /* In a copy that was made ready beforehand. */
@@ -84,7 +101,7 @@ void yk_image_begin(const char *name, uint32_t owner)
     yk_heap_import(&inherited.heap, owner);
 }
 
-YK_NORETURN static void template_main(struct yk_template_ctl *ctl)
+void yk_template_serve(struct yk_template_ctl *ctl, yk_image_entry *entry)
 {
     uint32_t served = 0;
     yk_process_name("yoke-template");
@@ -98,11 +115,11 @@ YK_NORETURN static void template_main(struct yk_template_ctl *ctl)
             continue;
         }
         served = request;
-        yk_image_entry *const entry = ctl->entry;
+        yk_image_entry *const run = entry != NULL ? entry : ctl->entry;
         void *const arg = ctl->arg;
         const int pid = yk_clone_quiet(true, &ctl->pid);
         if (pid == 0) {
-            entry(arg);
+            run(arg);
             yk_process_exit(0);
         }
         ctl->pid = pid; /* the kernel wrote it already, unless it is an error */
@@ -161,7 +178,7 @@ int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, voi
     }
     const int child = copy_self(setup);
     if (child == 0) {
-        settle(setup);
+        settle_copy(setup);
         entry(arg);
         yk_process_exit(0);
     }
@@ -228,11 +245,23 @@ int yk_template_holds(struct yk_template *template, uintptr_t fn)
     return here == NULL || here->identity == then.identity ? 0 : YOKE_EIMAGE;
 }
 
-static void kill_and_reap(int pidfd)
+static bool is_reaped(int pidfd)
+{
+    const struct yk_exit_status status = yk_pidfd_reap(pidfd);
+    return status.code >= 0 || status.signal != 0 || yk_pidfd_signal(pidfd, 0) == -ESRCH;
+}
+
+void yk_child_end(int pidfd)
 {
     yk_pidfd_signal(pidfd, yk_signal_kill());
     (void)yk_pidfd_ended(pidfd, YOKE_FOREVER);
-    (void)yk_pidfd_reap(pidfd);
+    /* Who traces it has the first look: a debugger, or the leak checker that it started itself. */
+    const int64_t until = yk_clock_ns() + TRACED_NS;
+    while (!is_reaped(pidfd) && yk_clock_ns() < until) {
+        _Atomic uint32_t never = 0;
+        (void)yk_futex_wait(&never, 0, yk_clock_ns() + TRACED_SLICE_NS, YK_PRIVATE);
+    }
+    yk_fd_close(pidfd);
 }
 
 /* Fork the template that serves ctl. No lock is held: hooks and fork handlers of the program run. */
@@ -241,8 +270,8 @@ static int fork_template(struct yk_template_ctl *ctl, const struct yk_image_setu
 {
     const int pid = copy_self(setup);
     if (pid == 0) {
-        settle(setup);
-        template_main(ctl);
+        settle_copy(setup);
+        yk_template_serve(ctl, NULL);
     }
     const int rc = pid < 0 ? pid : open_child(pid, pidfd);
     return rc == 0 && *pidfd < 0 ? -EAGAIN : rc; /* dead already */
@@ -251,22 +280,41 @@ static int fork_template(struct yk_template_ctl *ctl, const struct yk_image_setu
 static void discard_locked(struct yk_template *template) YK_REQUIRES(template->lock)
 {
     if (template->ctl != NULL) {
-        kill_and_reap(template->pidfd);
-        yk_fd_close(template->pidfd);
+        yk_child_end(template->pidfd);
         yk_heap_free(template->ctl);
         template->ctl = NULL;
     }
     forget_ranges(&template->ranges);
 }
 
+struct yk_template_ctl *yk_template_ctl_make(void)
+{
+    struct yk_template_ctl *const ctl = yk_heap_alloc(sizeof *ctl);
+    if (ctl != NULL) {
+        memset(ctl, 0, sizeof *ctl);
+    }
+    return ctl;
+}
+
+void yk_template_take_over(struct yk_template *template, struct yk_template_ctl *ctl, int pidfd,
+                           const struct yk_ranges *ranges)
+{
+    yk_mutex_lock(&template->lock);
+    discard_locked(template);
+    template->ranges = *ranges;
+    template->pidfd = pidfd;
+    template->ctl = ctl;
+    template->requests = 0;
+    yk_mutex_unlock(&template->lock);
+}
+
 int yk_template_plant(struct yk_template *template, const struct yk_image_setup *setup)
 {
     int rc = inherit_set();
-    struct yk_template_ctl *const ctl = rc == 0 ? yk_heap_alloc(sizeof *ctl) : NULL;
+    struct yk_template_ctl *const ctl = rc == 0 ? yk_template_ctl_make() : NULL;
     if (ctl == NULL) {
         return rc != 0 ? rc : -ENOMEM;
     }
-    memset(ctl, 0, sizeof *ctl);
     struct yk_ranges ranges = {0};
     int pidfd = -1;
     rc = record_ranges(&ranges);
@@ -276,13 +324,7 @@ int yk_template_plant(struct yk_template *template, const struct yk_image_setup 
         yk_heap_free(ctl);
         return rc;
     }
-    yk_mutex_lock(&template->lock);
-    discard_locked(template);
-    template->ranges = ranges;
-    template->pidfd = pidfd;
-    template->ctl = ctl;
-    template->requests = 0;
-    yk_mutex_unlock(&template->lock);
+    yk_template_take_over(template, ctl, pidfd, &ranges);
     return 0;
 }
 

@@ -55,9 +55,21 @@ int yk_template_spawn(struct yk_template *template, yk_image_entry *entry, void 
 /* Can a copy run this function? 0 or YOKE_EIMAGE. */
 int yk_template_holds(struct yk_template *template, uintptr_t fn);
 
+/* For a template that is another program, see exec_image.h. A zeroed control block, or NULL; and
+ * make the process that serves it the template. ranges->at becomes the template's. */
+struct yk_template_ctl *yk_template_ctl_make(void);
+void yk_template_take_over(struct yk_template *template, struct yk_template_ctl *ctl, int pidfd,
+                           const struct yk_ranges *ranges);
+/* In that program: what each image does once; then serve, with copies that run entry. */
+void yk_image_settle(int program, const struct yk_heap_handle *heap);
+YK_NORETURN void yk_template_serve(struct yk_template_ctl *ctl, yk_image_entry *entry);
+
 /* Fork now, from the keeper only, and run entry(arg) in the child: an image used once. */
 int yk_image_fork(const struct yk_image_setup *setup, yk_image_entry *entry, void *arg, int *pid,
                   int *pidfd);
+
+/* Kill a child, wait until it is gone, and close its pidfd. */
+void yk_child_end(int pidfd);
 
 /* First in every copy: dies with the program; the shared heap is owner's. */
 void yk_image_begin(const char *name, uint32_t owner);

@@ -96,8 +96,8 @@ static int map_quietly(size_t bytes, int fd, void **start)
 
 /* Out of the way of a program that counts its descriptors or wants the low ones; not so high
  * that the kernel's table of them becomes large. The caller's own if there is no room. */
-#define FD_ROOM 32U
-#define FD_LIMIT_MAX 1024U
+#define FD_ROOM ((rlim_t)32)
+#define FD_LIMIT_MAX ((rlim_t)1024)
 
 static int move_up(int fd)
 {
