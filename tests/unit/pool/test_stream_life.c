@@ -423,6 +423,38 @@ static void items_that_are_late_end_alone(void)
     }
 }
 
+/* ---- short memory ------------------------------------------------------------------------- */
+
+static int stream_in_little_memory(void *arg)
+{
+    enum { MIB = 1 << 20 };
+    (void)arg;
+    yoke_pool *pool = make_pool(YOKE_PROCESSES, 2);
+    CHECK_RC(yoke_heap_limit((size_t)12 * MIB), 0);
+    struct feed f = {.count = 200};
+    yoke_stream_config config = config_of(&f);
+    config.in_bytes = MIB;
+    CHECK_RC(yoke_map_stream(pool, copy, &config, NULL), 0);
+    CHECK_EQ(f.sum, sum_below(f.count));
+    f = (struct feed){.count = 3000};
+    config.in_bytes = 4096; /* parts of many items fit too, and then fewer */
+    CHECK_RC(yoke_map_stream(pool, copy, &config, NULL), 0);
+    CHECK_EQ(f.sum, sum_below(f.count));
+    f = (struct feed){.count = 5};
+    config.in_bytes = (size_t)64 * MIB;
+    CHECK_RC(yoke_map_stream(pool, copy, &config, NULL), -ENOMEM);
+    CHECK_EQ(f.given, 0);
+    check_pool_works(pool);
+    end_pool(pool);
+    return 0;
+}
+
+static void short_memory_makes_it_slower_or_is_told(void)
+{
+    if (check_has_kind(YOKE_PROCESSES))
+        CHECK_CHILD(stream_in_little_memory, NULL);
+}
+
 int main(int argc, char **argv)
 {
     check_main(argc, argv);
@@ -442,6 +474,7 @@ int main(int argc, char **argv)
     RUN(a_caller_whom_the_only_worker_waits_for_helps);
     RUN(several_at_once_do_not_mix);
     RUN(items_that_are_late_end_alone);
+    RUN(short_memory_makes_it_slower_or_is_told);
     usage_check(before, 20);
     return 0;
 }
