@@ -87,7 +87,36 @@ static void run_scene(const struct part *part, struct scene_counts *counts, int 
         snprintf(area->result, sizeof area->result, "%s", scene.crashed ? "crashed" : "recovered");
 }
 
-static _Noreturn void child_main(const struct part *part, struct inject_area *area, int counting)
+static int is_same(const struct usage *a, const struct usage *b)
+{
+    return a->fds == b->fds && a->children == b->children && a->threads == b->threads &&
+           a->blocks == b->blocks;
+}
+
+/* What we hold once the library has done what it does in its own time: as much as the reference, or
+ * for the reference itself what stays the same for a while. */
+static struct usage usage_settled(const struct inject_area *reference)
+{
+    struct usage now = usage_now();
+    if (reference != NULL) {
+        const int64_t until = yoke_in_ms(2000 * (int64_t)check_slowness());
+        while (!is_same(&now, &reference->usage) && yoke_now_ns() < until) {
+            breathe();
+            now = usage_now();
+        }
+        return now;
+    }
+    for (int64_t until = yoke_in_ms(100); yoke_now_ns() < until; breathe()) {
+        const struct usage next = usage_now();
+        if (!is_same(&now, &next))
+            until = yoke_in_ms(100);
+        now = next;
+    }
+    return now;
+}
+
+static _Noreturn void child_main(const struct part *part, struct inject_area *area,
+                                 const struct inject_area *reference)
 {
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -99,6 +128,7 @@ static _Noreturn void child_main(const struct part *part, struct inject_area *ar
     pthread_t idle;
     if (part->threads)
         CHECK_EQ(pthread_create(&idle, NULL, idle_main, &over), 0);
+    const int counting = reference == NULL;
     atomic_store(&area->counting, counting);
     atomic_store(&area->armed, !counting);
     inject_area = area;
@@ -113,7 +143,7 @@ static _Noreturn void child_main(const struct part *part, struct inject_area *ar
         count_set(&over, 1);
         CHECK_EQ(pthread_join(idle, NULL), 0);
     }
-    area->usage = usage_now();
+    area->usage = usage_settled(reference);
     if (__lsan_do_recoverable_leak_check() != 0) {
         snprintf(area->why, sizeof area->why, "memory that nobody has any more");
         _exit(3);
@@ -262,7 +292,7 @@ static void start(struct fault *fault, int counting)
     fault->pid = fork();
     CHECK(fault->pid >= 0);
     if (fault->pid == 0)
-        child_main(fault->part, fault->area, counting);
+        child_main(fault->part, fault->area, counting ? NULL : fault->reference);
     setpgid(fault->pid, fault->pid);
 }
 
