@@ -74,13 +74,18 @@ typedef struct yoke_pool_config {
     size_t keep_fd_count;
     const yoke_hooks *hooks; /**< for embedders; copied; NULL: none */
 
-    /** Runs on each worker last, unless it is killed or dies; no lock is held. */
+    /** Runs on each worker whose worker_init said 0, after its last task, unless it is killed or
+     *  dies; no lock is held. When the pool is destroyed it has a second. */
     void (*worker_exit)(unsigned worker, void *user);
-    unsigned tasks_max; /**< processes: a worker ends after that many tasks and parts, and a fresh
-                             one takes its place; 0: never */
-    yoke_limits limits; /**< processes: of each worker */
+    unsigned tasks_max; /**< processes: a worker ends after that many tasks and parts, and the spare
+                             takes its place; 0: never */
+    yoke_limits limits; /**< processes: of each worker, with what it has of the image */
     int64_t interrupt_grace_ns; /**< processes: a task that must end (forced cancel, timeout) gets
-                                     SIGINT first, and that long to return; 0: no SIGINT */
+                                     SIGINT first, and that long to return; 0: no SIGINT. Workers
+                                     ignore it unless worker_init sets a handler. If the task
+                                     returns in time its worker lives on; it ends as cancelled or
+                                     timed out all the same. The handler may run just after it
+                                     returned, and must not jump out of a call of Yoke */
     int64_t terminate_grace_ns; /**< then SIGTERM and SIGCONT, and that long; 0: neither. What is
                                      left gets SIGKILL */
     const char *const *argv; /**< YOKE_EXEC: the program and its arguments, ends with NULL; argv[0]
@@ -94,8 +99,8 @@ typedef struct yoke_options {
     const void *context;    /**< what yoke_task_context gives */
     size_t context_bytes;   /**< it is copied; 0: the pointer goes as it is */
     int64_t timeout_ns;     /**< for each task (map: each item; for, reduce: each range), from its
-                               start; 0: none. A process worker is killed, a thread task must
-                               ask yoke_task_cancelled */
+                               start; 0: none. A process worker must end it then or is killed,
+                               a thread task must ask yoke_task_cancelled */
     unsigned retries;       /**< how often a task may be started again after its worker died */
     yoke_outcome *outcomes; /**< map: room for one per item; NULL: not wanted */
     yoke_outcome *failure;  /**< map, for, reduce: gets the outcome of the first item (by number)
@@ -112,10 +117,10 @@ typedef struct yoke_options {
  *
  *  \param config  NULL for all defaults.
  *  \param pool    gets the pool; untouched on failure.
- *  \return 0; -EINVAL (a value out of range, pool NULL); YOKE_EVERSION; -ENOMEM, -EAGAIN, -EMFILE
- *          (memory, processes or threads, descriptors are used up); YOKE_EINIT; -ESRCH (YOKE_SEED
- *          without yoke_init); -EBADF (a descriptor of keep_fds is not open); YOKE_ENESTED (inside a
- *          process worker). Nothing is left behind on failure.
+ *  \return 0; -EINVAL (a value out of range, or for processes only; pool NULL); YOKE_EVERSION;
+ *          -ENOMEM, -EAGAIN, -EMFILE (memory, processes or threads, descriptors are used up);
+ *          YOKE_EINIT; -ESRCH (YOKE_SEED without yoke_init); -EBADF (a descriptor of keep_fds is
+ *          not open); YOKE_ENESTED (inside a process worker). Nothing is left behind on failure.
  *
  *  Ownership:  the pool is the caller's until yoke_pool_destroy.
  *  Threads:    any.   Blocks: until the workers are ready.
@@ -276,7 +281,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_job_result(yoke_job *job, yoke_outcome *outcom
 
 /** Cancel a job. One that has not begun never will; one that runs is told (yoke_task_cancelled).
  *
- *  \param force  not 0: a process worker that runs it is killed and replaced; a thread is told.
+ *  \param force  not 0: a process worker that runs it must end it or is killed (interrupt_grace_ns,
+ *                terminate_grace_ns); a thread is told.
  *  \return 0 (it has been, or will be, told; wait for it to see how it ended), -EALREADY (it has
  *          ended), -EINVAL, -ECHILD.
  *

@@ -57,7 +57,9 @@ static void sweep(const char *base)
     if (dir == NULL) {
         return;
     }
-    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+    const struct dirent *entry = NULL;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own. */
+    while ((entry = readdir(dir)) != NULL) {
         if (strncmp(entry->d_name, NAME, strlen(NAME)) != 0) {
             continue;
         }
