@@ -109,7 +109,9 @@ static bool overlaps(const struct block *a, const struct block *b)
 static void check_new(const struct block *new)
 {
     MUST(seam_in_heap(new->start, new->bytes));
-    MUST((uintptr_t)new->start % (new->bytes > YK_CLASS_BYTES_MAX ? 4096 : 16) == 0);
+    /* The next world's heap takes memory that was never used to be zero. */
+    seam_dirty(seam_arena + chunk_of(new->start) * YK_CHUNK_BYTES, sizeof(struct yk_chunk));
+    MUST((uintptr_t) new->start % (new->bytes > YK_CLASS_BYTES_MAX ? 4096 : 16) == 0);
     if (w.words_spoiled || w.bitmap_spoiled[chunk_of(new->start)]) {
         return;
     }
@@ -134,10 +136,58 @@ static void allocate(struct input *input)
     MUST(!noted || atomic_load_explicit(&note, memory_order_relaxed) == (void *)new.start);
     new.start[0] = 0xA5;
     new.start[bytes - 1] = 0xA5;
+    seam_dirty(new.start, 1);
+    seam_dirty(new.start + bytes - 1, 1);
     if (w.block_count < BLOCKS) {
         w.blocks[w.block_count++] = new;
     } else {
         (void)yk_heap_free(new.start);
+    }
+}
+
+static void keep(struct block new)
+{
+    if (new.start == NULL) {
+        return;
+    }
+    check_new(&new);
+    if (w.block_count < BLOCKS) {
+        w.blocks[w.block_count++] = new;
+    } else {
+        (void)yk_heap_free(new.start);
+    }
+}
+
+static void allocate_specially(struct input *input)
+{
+    const size_t bytes = some_size(input) % (2 * YK_CHUNK_BYTES);
+    const size_t alignment = (size_t)1 << take(input, 22);
+    struct block new = {.bytes = bytes};
+    if (take(input, 2) != 0) {
+        new.start = yoke_shared_zalloc(bytes);
+        const bool spoiled = w.words_spoiled || w.any_bitmap_spoiled;
+        for (size_t i = 0; new.start != NULL && !spoiled &&i < bytes; i += 97) {
+            MUST(new.start[i] == 0);
+        }
+    } else {
+        new.start = yoke_shared_alloc_aligned(bytes, alignment);
+        MUST((uintptr_t) new.start % alignment == 0);
+    }
+    keep(new);
+}
+
+static void resize(struct input *input)
+{
+    if (w.block_count == 0) {
+        return;
+    }
+    const unsigned i = take(input, w.block_count);
+    struct block new = {.bytes = some_size(input) % (2 * YK_CHUNK_BYTES)};
+    new.start = yoke_shared_realloc(w.blocks[i].start, new.bytes);
+    if (new.start != NULL) {
+        seam_dirty(new.start, new.bytes);
+        w.blocks[i] = w.blocks[--w.block_count];
+        keep(new);
     }
 }
 
@@ -253,7 +303,7 @@ static void spoil_bitmap(struct input *input)
 
 static void step(struct input *input)
 {
-    switch (take(input, 16)) {
+    switch (take(input, 20)) {
     case 0:
         become(take(input, ACTORS));
         break;
@@ -282,6 +332,16 @@ static void step(struct input *input)
     case 8:
         yk_heap_recover((uint32_t)take_bytes(input, 3) & 0xFF);
         w.words_spoiled = true; /* it may be a living one */
+        break;
+    case 13:
+    case 14:
+        allocate_specially(input);
+        break;
+    case 15:
+        resize(input);
+        break;
+    case 16:
+        (void)yoke_heap_trim();
         break;
     case 9:
     case 10:

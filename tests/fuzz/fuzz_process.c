@@ -6,6 +6,7 @@
  * processes do, and of writes. Nothing may crash or hang; each handle ends once; what the program
  * made it reaps. Where the template's word for a pid was forged, the real child is nobody's.
  */
+#include "process/warm.h"
 #include "seam.h"
 
 #include <errno.h>
@@ -36,7 +37,7 @@ static struct {
     int template;
     bool spoiled;
     bool of_template[OPS_MAX * 4]; /* by the number of the process */
-    bool storm;  /* somebody writes the reply again and again, and wakes who waits for it */
+    bool storm; /* somebody writes the reply again and again, and wakes who waits for it */
     bool settling;
 } w;
 
@@ -165,8 +166,7 @@ static void start(struct input *input)
         if (w.handles[i] == NULL) {
             const int rc = yoke_process_start(&config, body, NULL, &w.handles[i]);
             MUST(rc == 0 || w.handles[i] == NULL);
-            MUST(rc == 0 || rc == -EAGAIN || rc == -ENOMEM || rc == -ESRCH ||
-                 w.spoiled);
+            MUST(rc == 0 || rc == -EAGAIN || rc == -ENOMEM || rc == -ESRCH || w.spoiled);
             return;
         }
     }
@@ -274,6 +274,9 @@ static void step(struct input *input)
     case 4:
         use(input);
         break;
+    case 5:
+        (void)seam_keeper_step(); /* makes the warm copy */
+        break;
     default:
         others_step(input);
         break;
@@ -295,9 +298,11 @@ static void finish(void)
             yoke_process_release(w.handles[i]);
         }
     }
+    yk_warm_discard();
     if (yk_seed() != NULL) {
         yk_template_uproot(yk_seed());
         yk_keeper_drop(); /* yoke_init holds it for ever */
+        seam_drop_tickers();
     }
     for (int i = 0; i < seam_process_count; i++) {
         if (w.spoiled && w.of_template[i]) {

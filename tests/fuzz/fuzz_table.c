@@ -32,8 +32,8 @@ static struct {
     unsigned job_count;
     unsigned depth; /* of calls that wait */
     struct job *busy;
-    bool settling; /* only honest workers are left */
-    bool stopped;  /* destroy was called */
+    bool settling;  /* only honest workers are left */
+    bool stopped;   /* destroy was called */
     unsigned swept; /* sweeps that were begun */
     unsigned accepted;
 } p;
@@ -112,8 +112,7 @@ static bool is_broken(void)
 
 static struct job *submit(uint64_t in, size_t in_bytes, size_t out_bytes, yoke_options *options)
 {
-    if (p.job_count == JOBS || p.stopped ||
-        (p.depth > 0 && w.pool->in_flight >= YK_TABLE_SLOTS)) {
+    if (p.job_count == JOBS || p.stopped || (p.depth > 0 && w.pool->in_flight >= YK_TABLE_SLOTS)) {
         return NULL;
     }
     unsigned char bytes[64] = {0};
@@ -320,8 +319,8 @@ static void sweep_some(struct input *input)
         rc = yoke_reduce(w.pool, range, on_merge, count, &sum, sizeof sum, &options);
         break;
     default:
-        rc = yoke_map(w.pool, task, sweep->in, sizeof *sweep->in, out, sizeof *out, count,
-                      &options);
+        rc =
+            yoke_map(w.pool, task, sweep->in, sizeof *sweep->in, out, sizeof *out, count, &options);
         memcpy(sweep->out, out, count * sizeof *out);
         if (options.outcomes != NULL) {
             check_items(sweep, count, rc);
@@ -370,8 +369,10 @@ static void step(struct input *input)
     case 8:
     case 9:
     case 10:
-    case 11:
         spoil(input);
+        break;
+    case 11:
+        spoil_result(input);
         break;
     default:
         process = some_process(input);

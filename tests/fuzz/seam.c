@@ -58,9 +58,8 @@ static void on_free(const volatile void *start)
 
 static void make_arena(void)
 {
-    unsigned char *const all =
-        mmap(NULL, SEAM_ARENA_BYTES + 2 * GUARD_BYTES, PROT_NONE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    unsigned char *const all = mmap(NULL, SEAM_ARENA_BYTES + 2 * GUARD_BYTES, PROT_NONE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     MUST(all != MAP_FAILED);
     seam_arena = all + GUARD_BYTES;
     MUST(mprotect(seam_arena, SEAM_ARENA_BYTES, PROT_READ | PROT_WRITE) == 0);
@@ -106,8 +105,9 @@ void seam_reset(void)
         make_arena();
     }
     clean_arena();
-    memset(yk_process_local(YK_LOCAL_HEAP), 0, YK_LOCAL_BYTES);
-    memset(yk_process_local(YK_LOCAL_SEED), 0, YK_LOCAL_BYTES);
+    for (int i = YK_LOCAL_ROLE + 1; i < YK_LOCAL_COUNT; i++) {
+        memset(yk_process_local((enum yk_local)i), 0, YK_LOCAL_BYTES);
+    }
     memset(seam_processes, 0, sizeof *seam_processes * (size_t)seam_process_count);
     memset(watches, 0, sizeof watches);
     seam_process_count = 0;
@@ -296,9 +296,8 @@ struct yk_exit_status __wrap_yk_pidfd_reap(int pidfd)
         return (struct yk_exit_status){.code = -1}; /* by another descriptor */
     }
     process->reaped = true;
-    return process->status > 0
-               ? (struct yk_exit_status){.code = -1, .signal = process->status}
-               : (struct yk_exit_status){.code = -process->status};
+    return process->status > 0 ? (struct yk_exit_status){.code = -1, .signal = process->status}
+                               : (struct yk_exit_status){.code = -process->status};
 }
 
 struct yk_exit_status __wrap_yk_pidfd_reap_usage(int pidfd, struct yk_usage *usage);
@@ -416,6 +415,11 @@ void __wrap_yk_keeper_remove_ticker(struct yk_ticker *ticker)
     if (*at != NULL) {
         *at = ticker->next;
     }
+}
+
+void seam_drop_tickers(void)
+{
+    tickers = NULL;
 }
 
 bool seam_keeper_step(void)

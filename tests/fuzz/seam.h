@@ -81,6 +81,9 @@ void seam_end(struct seam_process *process, int status);
 /* On the keeper: tell of one death, if there is one; then tick. */
 bool seam_keeper_step(void);
 
+/* What ticks as long as the program lives. */
+void seam_drop_tickers(void);
+
 /* Written by somebody in the arena: what is noted is zeroed again by seam_reset. */
 void seam_dirty(const void *start, size_t bytes);
 /* All of [start, start + bytes) is in the arena, beyond the chunks that hold words. */

@@ -90,16 +90,16 @@ static void run_items(struct yk_slot *slot, uint32_t until)
     if (!is_sound(part, sizeof *part)) {
         return;
     }
-    const uint32_t count = part->count < until ? part->count : until;
-    if (part->out_bytes == sizeof(uint64_t) && part->in_bytes == sizeof(uint64_t) &&
-        is_sound(part->in, count * sizeof(uint64_t)) &&
-        is_sound(part->out, count * sizeof(uint64_t))) {
-        for (uint32_t k = 0; k < count; k++) {
-            uint64_t x = 0;
-            memcpy(&x, (const unsigned char *)part->in + k * sizeof x, sizeof x);
-            x = x * 3 + 1;
-            memcpy((unsigned char *)part->out + k * sizeof x, &x, sizeof x);
-        }
+    const struct yk_part asked = *part; /* its buffers may lie over it by now */
+    const uint32_t count = asked.count < until ? asked.count : until;
+    const bool known = asked.in_bytes == sizeof(uint64_t) && asked.out_bytes == sizeof(uint64_t) &&
+                       is_sound(asked.in, count * sizeof(uint64_t)) &&
+                       is_sound(asked.out, count * sizeof(uint64_t));
+    for (uint32_t k = 0; k < count && known; k++) {
+        uint64_t x = 0;
+        memcpy(&x, (const unsigned char *)asked.in + k * sizeof x, sizeof x);
+        x = x * 3 + 1;
+        memcpy((unsigned char *)asked.out + k * sizeof x, &x, sizeof x);
     }
     part->ran = count;
 }
@@ -157,8 +157,9 @@ static void give_up(struct seam_process *process)
     const uint64_t given = yk_word(ticket, claim->claimer.owner, YK_GIVEN);
     /* relaxed: there is one thread. */
     atomic_store_explicit(&line_of(process)->hand, YK_HAND_WAITS, memory_order_relaxed);
-    claim->waits = swap_word(claim->slot, yk_word(ticket, claim->claimer.owner, YK_DOOMED), given) ||
-                   swap_word(claim->slot, claim->word, given);
+    claim->waits =
+        swap_word(claim->slot, yk_word(ticket, claim->claimer.owner, YK_DOOMED), given) ||
+        swap_word(claim->slot, claim->word, given);
     if (!claim->waits) {
         seam_end(process, -1);
     }
@@ -310,11 +311,11 @@ static void *some_place(struct input *input)
     case 4:
         return within(slot, sizeof *slot, n & 63);
     case 5:
-        return within(&pool->table.lines[(n >> 6) % pool->table.line_count],
-                      sizeof(struct yk_line), n & 63);
+        return within(&pool->table.lines[(n >> 6) % pool->table.line_count], sizeof(struct yk_line),
+                      n & 63);
     case 6:
-        return within(&pool->ctl->tail,
-                      sizeof *pool->ctl - offsetof(struct yk_ctl, tail), n / 3 * 64 + n % 2 * 8);
+        return within(&pool->ctl->tail, sizeof *pool->ctl - offsetof(struct yk_ctl, tail),
+                      n / 3 * 64 + n % 2 * 8);
     case 7:
         return within(pool->ctl, sizeof *pool->ctl, n);
     case 8:
@@ -344,7 +345,8 @@ static uint32_t some_owner(unsigned n)
 static uint64_t some_word(struct input *input, const void *place)
 {
     const uint64_t n = take_bytes(input, 2);
-    const size_t offset = (size_t)((const unsigned char *)place - (unsigned char *)w.pool->table.slots);
+    const size_t offset =
+        (size_t)((const unsigned char *)place - (unsigned char *)w.pool->table.slots);
     const struct yk_unit *const unit =
         offset < YK_TABLE_SLOTS * sizeof(struct yk_slot) ? w.pool->units[offset / 64] : NULL;
     uint32_t ticket = unit != NULL ? unit->ticket : (uint32_t)w.pool->tail;
@@ -379,8 +381,7 @@ static uint64_t some_pointer(struct input *input)
 
 static uint64_t some_value(struct input *input, const void *place)
 {
-    static const uint32_t edges[] = {0,          1,          2,          3,         7,
-                                     0x7FFFFFFF, 0x80000000, 0x80000001, UINT32_MAX};
+    static const uint32_t edges[] = {0, 1, 2, 3, 7, 0x7FFFFFFF, 0x80000000, 0x80000001, UINT32_MAX};
     const unsigned shape = take(input, 8);
     switch (shape) {
     case 0:
@@ -402,6 +403,31 @@ static uint64_t some_value(struct input *input, const void *place)
     default:
         return some_pointer(input);
     }
+}
+
+/* A finished call with a result of a hostile make. */
+static void spoil_result(struct input *input)
+{
+    const uint64_t n = take_bytes(input, 2);
+    const uint32_t index = (uint32_t)n % YK_TABLE_SLOTS;
+    struct yk_slot *const slot = yk_pool_slot(w.pool, index);
+    struct yk_result *const block = (struct yk_result *)(uintptr_t)some_pointer(input);
+    if (is_sound(block, sizeof *block) && (n & 0x100) != 0) {
+        block->older = (struct yk_result *)(uintptr_t)some_pointer(input);
+        block->bytes = (size_t)some_value(input, block);
+        w.heap_spoiled = true; /* it may be anything */
+        seam_dirty(block, sizeof *block);
+    }
+    slot->op = YK_OP_CALL;
+    slot->flags |= YK_FLAG_RESULT;
+    slot->u.record.result = block;
+    if (w.pool->units[index] != NULL) {
+        /* relaxed: there is one thread. */
+        atomic_store_explicit(&slot->word, yk_word(w.pool->units[index]->ticket, 2, YK_DONE),
+                              memory_order_relaxed);
+    }
+    w.table_spoiled = true;
+    w.heap_spoiled = true; /* blocks of others go back with it */
 }
 
 static void spoil(struct input *input)
