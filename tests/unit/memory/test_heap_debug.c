@@ -99,6 +99,22 @@ static void a_write_after_free_is_found_when_the_block_is_taken(void)
     finish();
 }
 
+/* The free is the first that the new time of the mode sees of the chunk. */
+static void a_block_of_another_time_is_looked_at_too(void)
+{
+    start();
+    unsigned char *block = yoke_shared_alloc(50000);
+    const size_t bytes = yoke_shared_bytes(block);
+    CHECK_RC(yoke_heap_debug(0, NULL, NULL), 0);
+    CHECK_RC(yoke_heap_debug(1, note_fault, seen), 0);
+    yoke_shared_free(block);
+    block[9] = 1;
+    CHECK(yoke_shared_alloc(50000) == block);
+    expect(1, YOKE_HEAP_WRITTEN_AFTER_FREE, block + 9, block, bytes);
+    yoke_shared_free(block);
+    finish();
+}
+
 static void wrong_frees_are_found(void)
 {
     start();
@@ -272,6 +288,7 @@ int main(int argc, char **argv)
     check_main(argc, argv);
     RUN(blocks_are_filled);
     RUN(a_write_after_free_is_found_when_the_block_is_taken);
+    RUN(a_block_of_another_time_is_looked_at_too);
     RUN(wrong_frees_are_found);
     RUN(blocks_of_other_times_do_no_harm);
     RUN(threads_raise_no_false_alarm);

@@ -64,8 +64,25 @@ static void used_memory_is_used_again_without_faults(void)
     }
 }
 
-static void freed_small_blocks_make_room_for_other_sizes(void)
+static void the_lowest_free_block_is_taken_first(void)
 {
+    enum { N = 500 };
+    static unsigned char *held[N];
+    for (int i = 0; i < N; i++)
+        held[i] = yoke_shared_alloc(64);
+    static const int order[] = {400, 3, 200, 70};
+    for (int i = 0; i < 4; i++) {
+        yoke_shared_free(held[order[i]]);
+        CHECK(yoke_shared_alloc(64) == held[order[i]]);
+    }
+    for (int i = 0; i < N; i++)
+        yoke_shared_free(held[i]);
+}
+
+/* In a child, which has a heap of its own. */
+static int small_then_pages(void *arg)
+{
+    (void)arg;
     enum { N = 400000, BYTES = 128, PAGES = 10000 };
     static void *held[N];
     for (int i = 0; i < N; i++) {
@@ -84,6 +101,12 @@ static void freed_small_blocks_make_room_for_other_sizes(void)
     fprintf(stderr, "    %zu MiB in small blocks, freed; then %d pages: peak %zu MiB, was %zu\n",
             (size_t)N * BYTES / MIB, PAGES, after.peak_bytes / MIB, before.peak_bytes / MIB);
     CHECK(after.peak_bytes <= before.peak_bytes + before.peak_bytes / 3 + (8 << 20));
+    return 0;
+}
+
+static void freed_small_blocks_make_room_for_other_sizes(void)
+{
+    CHECK_CHILD(small_then_pages, NULL);
 }
 
 static void trim_gives_memory_back_and_zeros_come(void)
@@ -213,6 +236,7 @@ int main(int argc, char **argv)
 {
     check_main(argc, argv);
     RUN(used_memory_is_used_again_without_faults);
+    RUN(the_lowest_free_block_is_taken_first);
     RUN(freed_small_blocks_make_room_for_other_sizes);
     RUN(trim_gives_memory_back_and_zeros_come);
     RUN(huge_pages_are_used_where_they_are_allowed);
