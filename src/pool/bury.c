@@ -69,7 +69,8 @@ static bool is_garbage_locked(struct yoke_pool *pool, const struct yk_unit *unit
         return !yk_processes_is_member_locked(pool, yk_word_owner(word));
     case YK_DOOMED:
     case YK_GIVEN:
-        return unit->verdict == 0 || !yk_processes_is_member_locked(pool, yk_word_owner(word));
+        return unit->verdict == 0 ||
+               !yk_processes_is_doomed_locked(pool, unit, yk_word_owner(word));
     case YK_DONE:
         return false;
     case YK_FREE:

@@ -159,6 +159,14 @@ bool yk_processes_is_member_locked(struct yoke_pool *pool, uint32_t owner)
     return member_of_locked(pool, owner) != NULL;
 }
 
+bool yk_processes_is_doomed_locked(struct yoke_pool *pool, const struct yk_unit *unit,
+                                   uint32_t owner)
+{
+    const struct yk_member *const member = member_of_locked(pool, owner);
+    return member != NULL && member->step != YK_STEP_NONE &&
+           member->doomed_slot == yk_unit_slot(unit) && member->doomed_ticket == unit->ticket;
+}
+
 bool yk_processes_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress,
                               int verdict)
 {

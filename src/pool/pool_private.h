@@ -260,6 +260,9 @@ int64_t yk_escalate_look_locked(struct yoke_pool *pool, int64_t now_ns) YK_REQUI
  * verdict. False: it has ended. */
 bool yk_processes_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress,
                               int verdict) YK_REQUIRES(pool->lock);
+/* A worker that lives has this number, and this unit is what it was told to end. */
+bool yk_processes_is_doomed_locked(struct yoke_pool *pool, const struct yk_unit *unit,
+                                   uint32_t owner) YK_REQUIRES(pool->lock);
 /* A worker that lives has this number. */
 bool yk_processes_is_member_locked(struct yoke_pool *pool, uint32_t owner) YK_REQUIRES(pool->lock);
 /* Kill every worker that lives now, since none is trusted. False: there is none. */

@@ -372,6 +372,45 @@ static void a_worker_that_does_not_go_is_killed(void)
     end_pool(pool);
 }
 
+/* --- a word that says what no honest worker would -------------------------------------------- */
+
+static int name_another(yoke_task *task, const void *in, void *out)
+{
+    struct yk_slot *const slot = task->slot;
+    const struct yk_table *const table = task->worker->table;
+    const int64_t phase = *(const int64_t *)in;
+    uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
+    uint32_t other = 0;
+    (void)out;
+    for (uint32_t i = 0; i < table->line_count; i++)
+        if (&table->lines[i] != task->worker->line)
+            other = table->lines[i].owner;
+    count_up(&it->begun, 1);
+    while (yk_word_phase(word) != YK_DOOMED)
+        word = atomic_load_explicit(&slot->word, memory_order_acquire);
+    word = yk_word(yk_word_ticket(word), other, (enum yk_phase)phase);
+    atomic_store_explicit(&slot->word, word, memory_order_release);
+    never_end();
+    return 0;
+}
+
+static void a_word_that_names_another_is_not_believed(void)
+{
+    static const int64_t phases[] = {YK_GIVEN, YK_DOOMED};
+    for (int i = 0; i < 2; i++) {
+        yoke_pool *pool = make((yoke_pool_config){
+            .workers = 2, .interrupt_grace_ns = 20 * ms, .terminate_grace_ns = 20 * ms});
+        memset(it, 0, sizeof *it);
+        yoke_job *job = NULL;
+        CHECK_RC(yoke_submit(pool, name_another, &phases[i], 8, 0, NULL, &job), 0);
+        WAIT_FOR(count_get(&it->begun) == 1);
+        CHECK_EQ(yoke_job_cancel(job, 1), 0);
+        CHECK_EQ(outcome_of(job).kind, YOKE_CANCELLED);
+        check_pool_works(pool);
+        end_pool(pool);
+    }
+}
+
 int main(int argc, char **argv)
 {
     check_main(argc, argv);
@@ -385,5 +424,6 @@ int main(int argc, char **argv)
     RUN(what_it_had_made_is_given_back);
     RUN(a_stopped_worker_is_woken_to_hear_it);
     RUN(a_worker_that_does_not_go_is_killed);
+    RUN(a_word_that_names_another_is_not_believed);
     return 0;
 }
