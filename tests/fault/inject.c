@@ -18,6 +18,12 @@ const struct inject_errors inject_errors[] = {
     {"malloc", 1, {ENOMEM, -1}},
     {"calloc", 1, {ENOMEM, -1}},
     {"CPU_ALLOC", 1, {ENOMEM, -1}},
+    {"access", 1, {ENOENT, -1}},
+    {"ioctl", 1, {ENOTTY, EINTR, -1}},
+    {"opendir", 3, {EMFILE, ENOENT, ENOMEM, -1}},
+    {"recv", 0, {EINTR, -1}},
+    {"send", 0, {EAGAIN, -1}}, /* that does not wait */
+    {"unlinkat", 0, {EACCES, -1}},
     {"close", 0, {EINTR, EIO, -1}},
     {"dup", 1, {EMFILE, -1}},
     {"dup2", 0, {EMFILE, EINTR, -1}},
@@ -84,12 +90,18 @@ const struct inject_errors inject_errors[] = {
 const struct inject_errors *inject_errors_of(const char *call, const char *function)
 {
     static const struct inject_errors never = {"", 0, {-1}}, interrupted = {"", 0, {EINTR, -1}};
-    /* Of a word of ours; of a descriptor that is in it; of what is a constant. */
-    if (strcmp(function, "yk_futex_wake") == 0 || strcmp(function, "yk_epoll_remove") == 0 ||
-        strcmp(function, "yk_page_bytes") == 0)
-        return &never;
-    if (strcmp(function, "yk_eventfd_signal") == 0)
-        return &interrupted; /* one that is full is readable: nothing is missed */
+    /* A wake of a word of ours, a descriptor that is in the set, a constant, a pipe's or a memfd's
+     * own data: nothing can be wrong with these. */
+    static const char *const sure[] = {"yk_futex_wake", "yk_epoll_remove", "yk_page_bytes",
+                                       "yk_pipe_waiting", "yk_fd_identify"};
+    /* An eventfd that is full is readable, so nothing is missed; a pipe has no bad sectors. */
+    static const char *const sure_but_for_signals[] = {"yk_eventfd_signal", "yk_fd_read"};
+    for (size_t i = 0; i < sizeof sure / sizeof *sure; i++)
+        if (strcmp(function, sure[i]) == 0)
+            return &never;
+    for (size_t i = 0; i < sizeof sure_but_for_signals / sizeof *sure_but_for_signals; i++)
+        if (strcmp(function, sure_but_for_signals[i]) == 0)
+            return &interrupted;
     const struct inject_errors *at = inject_errors;
     while (at->call != NULL && strcmp(at->call, call) != 0)
         at++;

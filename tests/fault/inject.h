@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -56,6 +57,7 @@ void *inject_mapped(void *at);
 
 /* -1 and errno */
 #define INJECT_INT(call, ...) INJECT_OR(inject_minus(), call, __VA_ARGS__)
+#define access(...) INJECT_INT(access, __VA_ARGS__)
 #define dup(...) INJECT_INT(dup, __VA_ARGS__)
 #define dup2(...) INJECT_INT(dup2, __VA_ARGS__)
 #define dup3(...) INJECT_INT(dup3, __VA_ARGS__)
@@ -68,6 +70,7 @@ void *inject_mapped(void *at);
 #define getrandom(...) INJECT_INT(getrandom, __VA_ARGS__)
 #define getrlimit(...) INJECT_INT(getrlimit, __VA_ARGS__)
 #define setrlimit(...) INJECT_INT(setrlimit, __VA_ARGS__)
+#define ioctl(...) INJECT_INT(ioctl, __VA_ARGS__)
 #define kill(...) INJECT_INT(kill, __VA_ARGS__)
 #define madvise(...) INJECT_INT(madvise, __VA_ARGS__)
 #define memfd_create(...) INJECT_INT(memfd_create, __VA_ARGS__)
@@ -80,8 +83,10 @@ void *inject_mapped(void *at);
 #define pwrite(...) INJECT_INT(pwrite, __VA_ARGS__)
 #define read(...) INJECT_INT(read, __VA_ARGS__)
 #define readlink(...) INJECT_INT(readlink, __VA_ARGS__)
+#define recv(...) INJECT_INT(recv, __VA_ARGS__)
 #define rmdir(...) INJECT_INT(rmdir, __VA_ARGS__)
 #define sched_getaffinity(...) INJECT_INT(sched_getaffinity, __VA_ARGS__)
+#define send(...) INJECT_INT(send, __VA_ARGS__)
 #define setsid(...) INJECT_INT(setsid, __VA_ARGS__)
 #define setpgid(...) INJECT_INT(setpgid, __VA_ARGS__)
 #define sigaction(...) INJECT_INT(sigaction, __VA_ARGS__)
@@ -91,6 +96,7 @@ void *inject_mapped(void *at);
 #define sysconf(...) INJECT_INT(sysconf, __VA_ARGS__)
 #define sysinfo(...) INJECT_INT(sysinfo, __VA_ARGS__)
 #define unlink(...) INJECT_INT(unlink, __VA_ARGS__)
+#define unlinkat(...) INJECT_INT(unlinkat, __VA_ARGS__)
 #define waitid(...) INJECT_INT(waitid, __VA_ARGS__)
 #define waitpid(...) INJECT_INT(waitpid, __VA_ARGS__)
 #define write(...) INJECT_INT(write, __VA_ARGS__)
@@ -98,6 +104,7 @@ void *inject_mapped(void *at);
 /* NULL */
 #define fopen(...) INJECT_OR(NULL, fopen, __VA_ARGS__)
 #define fgets(...) INJECT_OR(NULL, fgets, __VA_ARGS__)
+#define opendir(...) INJECT_OR(NULL, opendir, __VA_ARGS__)
 #undef CPU_ALLOC
 #define CPU_ALLOC(count) (INJECT_ASK(CPU_ALLOC) ? NULL : __sched_cpualloc(count))
 

@@ -10,7 +10,10 @@
 #define YOKE_TESTS_INJECT_SCENES_H
 
 #include "inject_plan.h"
+#include <limits.h>
 #include <pthread.h>
+
+#define SCENE_ANY INT_MIN /* any -errno, says the header */
 
 enum { SCENE_ITEMS = 24, SCENE_JOBS = 6, SCENE_MS = 10000 };
 
@@ -53,7 +56,7 @@ static inline int scene_call(struct scene *scene, const char *call, int rc, cons
         return 0;
     int known = 0;
     for (const int *one = named; *one != 0; one++)
-        known |= *one == rc;
+        known |= *one == rc || (*one == SCENE_ANY && rc > -4096 && rc < 0);
     if (!known || !scene->faults) {
         snprintf(inject_area->why, sizeof inject_area->why, "%s gave %d (%s)%s", call, rc,
                  yoke_strerror(rc),
@@ -378,6 +381,62 @@ static void scene_process_of_seed(struct scene *scene)
         return;
     scene_one_process(scene, YOKE_SEED, 0);
     scene_one_process(scene, YOKE_SEED, 1);
+}
+
+/* As a good program does: what failed for now is tried again. */
+static inline void scene_kill(struct scene *scene, yoke_process *process)
+{
+    if (SCENE_CALL(scene, yoke_process_kill(process), -EPERM, -ESRCH, -EAGAIN))
+        (void)yoke_process_kill(process);
+}
+
+/* A program that writes what it is given, and one that has to be killed. */
+static inline void scene_programs(struct scene *scene, unsigned flags)
+{
+    static const char *const speaks[] = {"/bin/sh", "-c", "cat; echo oops >&2", NULL};
+    static const char *const sleeps[] = {"/bin/sleep", "100", NULL};
+    for (int kill = 0; kill < 2; kill++) {
+        const yoke_program program = {
+            .size = sizeof program,
+            .argv = kill ? sleeps : speaks,
+            .input = {.kind = YOKE_STREAM_BYTES, .bytes = "hello", .byte_count = 5},
+            .output = {.kind = YOKE_STREAM_CAPTURE},
+            .error = {.kind = YOKE_STREAM_CAPTURE},
+            .flags = flags};
+        yoke_process *process = NULL;
+        yoke_process_end end = {0};
+        yoke_output output = {.size = sizeof output};
+        if (SCENE_CALL(scene, yoke_program_start(&program, &process), SCENE_ANY))
+            return;
+        if (kill)
+            scene_kill(scene, process);
+        int rc;
+        for (int signals = 0;; signals++) {
+            scene_stage("yoke_process_wait");
+            rc = yoke_process_wait(process, scene_until(), &end);
+            if (rc != -EINTR || !scene->faults || signals == 100)
+                break;
+        }
+        if (rc != 0)
+            scene_wrong("lost: yoke_process_wait gave", rc, kill);
+        if (kill ? end.signal != SIGKILL : end.code != 0)
+            scene_wrong("a program ended as", end.code, end.signal);
+        rc = SCENE_CALL(scene, yoke_process_output(process, 1, &output), -ENOMEM);
+        if (!kill && rc == 0 && output.dropped == 0 &&
+            (output.bytes != 5 || memcmp(output.data, "hello", 5) != 0))
+            scene_wrong("an output is wrong, and nothing was dropped", (long)output.bytes, 0);
+        yoke_process_release(process);
+    }
+}
+
+static void scene_program(struct scene *scene)
+{
+    scene_programs(scene, 0);
+}
+
+static void scene_program_plain(struct scene *scene)
+{
+    scene_programs(scene, YOKE_PROGRAM_PLAIN);
 }
 
 static int scene_thread_body(void *arg)

@@ -44,6 +44,8 @@ static const struct part parts[] = {
     {"single_process", scene_process, 0, 1},
     {"single_process_beside_threads", scene_process, 1, 1},
     {"single_process_of_the_seed", scene_process_of_seed, 0, 1},
+    {"program", scene_program, 0, 1},
+    {"program_plain", scene_program_plain, 0, 1},
     {"process_pool", scene_processes, 0, 1},
     {"process_pool_beside_threads", scene_processes, 1, 1},
     {"process_pool_of_the_seed", scene_seed, 0, 1},
