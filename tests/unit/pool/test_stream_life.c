@@ -91,13 +91,13 @@ static void nothing_waits_for_a_producer_that_has_none_yet(void)
     }
 }
 
-static int64_t ask_after_ns;
+enum { ASKS_IN_VAIN = 20 };
+
 static int asked_in_vain;
 
 static int next_in_a_while(void *user, size_t item, void *in)
 {
-    asked_in_vain += yoke_now_ns() < ask_after_ns;
-    return yoke_now_ns() < ask_after_ns ? -EAGAIN : next_of(user, item, in);
+    return asked_in_vain < ASKS_IN_VAIN && ++asked_in_vain ? -EAGAIN : next_of(user, item, in);
 }
 
 static void a_producer_that_has_none_is_asked_again(void)
@@ -108,11 +108,11 @@ static void a_producer_that_has_none_is_asked_again(void)
         struct feed f = {.count = 10};
         yoke_stream_config config = config_of(&f);
         config.next = next_in_a_while;
-        ask_after_ns = yoke_in_ms(100);
+        const int64_t busy_loop_ns = yoke_in_ms(ASKS_IN_VAIN / 2);
         asked_in_vain = 0;
         CHECK_RC(yoke_map_stream(pool, copy, &config, NULL), 0);
-        CHECK(yoke_now_ns() >= ask_after_ns);
-        CHECK(asked_in_vain >= 2 && asked_in_vain < 1000); /* and not in a busy loop */
+        CHECK_EQ(asked_in_vain, ASKS_IN_VAIN);
+        CHECK(yoke_now_ns() >= busy_loop_ns);
         CHECK_EQ(f.sum, sum_below(10));
         end_pool(pool);
     }
@@ -122,13 +122,13 @@ struct slow {
     struct feed feed; /* first */
     atomic_long *starts;
     long started_before; /* when the call of next before this one returned */
+    long at_work;        /* so many may have begun an item and not ended it */
 };
 
-/* With one worker, who began item n has ended all before it. */
 static int next_slowly(void *user, size_t item, void *in)
 {
     struct slow *slow = user;
-    CHECK((long)slow->feed.done >= slow->started_before - 1);
+    CHECK((long)slow->feed.done >= slow->started_before - slow->at_work);
     const int64_t until = yoke_now_ns() + 300 * 1000;
     while (yoke_now_ns() < until) {
     }
@@ -147,7 +147,10 @@ static void what_has_ended_is_delivered_before_a_slow_producer_is_asked(void)
     FOR_EACH_KIND(kind)
     {
         yoke_pool *pool = make_pool(kind, 1);
-        struct slow slow = {.feed = {.count = 300}, .starts = shared_zeroed(sizeof(atomic_long))};
+        /* A worker; and a caller who helps, if that worker does nothing for long. */
+        struct slow slow = {.feed = {.count = 300},
+                            .starts = shared_zeroed(sizeof(atomic_long)),
+                            .at_work = kind == YOKE_THREADS ? 2 : 1};
         yoke_stream_config config = config_of(&slow.feed);
         const yoke_options options = {
             .size = sizeof options, .context = &slow.starts, .context_bytes = sizeof slow.starts};
@@ -409,7 +412,7 @@ static void items_that_are_late_end_alone(void)
         const yoke_stream_config config = config_of(&f);
         yoke_outcome failure = {0};
         const yoke_options options = {.size = sizeof options,
-                                      .timeout_ns = 40 * 1000 * 1000 * check_slowness(),
+                                      .timeout_ns = 250 * 1000 * 1000 * check_slowness(),
                                       .retries = 3,
                                       .failure = &failure};
         CHECK_RC(yoke_map_stream(pool, late_at_seven, &config, &options), YOKE_ETASK);
