@@ -109,8 +109,6 @@ static bool overlaps(const struct block *a, const struct block *b)
 static void check_new(const struct block *new)
 {
     MUST(seam_in_heap(new->start, new->bytes));
-    /* The next world's heap takes memory that was never used to be zero. */
-    seam_dirty(seam_arena + chunk_of(new->start) * YK_CHUNK_BYTES, sizeof(struct yk_chunk));
     MUST((uintptr_t) new->start % (new->bytes > YK_CLASS_BYTES_MAX ? 4096 : 16) == 0);
     if (w.words_spoiled || w.bitmap_spoiled[chunk_of(new->start)]) {
         return;

@@ -97,6 +97,14 @@ static void clean_arena(void)
     struct yk_heap_shared *const shared = (struct yk_heap_shared *)seam_arena;
     const size_t count = SEAM_ARENA_BYTES / YK_CHUNK_BYTES;
     memset(shared, 0, sizeof *shared + count * sizeof shared->words[0]);
+    for (size_t i = 1; i < count; i++) {
+        struct yk_chunk *const chunk = (struct yk_chunk *)(seam_arena + i * YK_CHUNK_BYTES);
+        /* relaxed: there is one thread. */
+        if (atomic_load_explicit(&chunk->free[0], memory_order_relaxed) != 0 ||
+            atomic_load_explicit(&chunk->taken, memory_order_relaxed /* as above */) != 0) {
+            memset(chunk, 0, YK_CHUNK_HEADER_BYTES);
+        }
+    }
 }
 
 void seam_reset(void)
