@@ -19,16 +19,23 @@ field() { # name, bug
     sed -n "s/^$1: *//p" "$2"
 }
 
-plant() { # bug: compiles the file with the bug in, to $scratch/bug.o
+plant() { # bug test: compiles the file with the bug in, to $scratch/bug.o
     local file
     file=$(python3 tests/fault/planted/plant.py "$1" "$scratch") || return 1
-    $CC $flags "-I$(dirname "$file")" -c -o "$scratch/bug.o" "$scratch/$(basename "$file")"
+    local asks=
+    case $2:$file in
+    test_inject*:*/platform/*) asks='-DINJECT_PLATFORM -include tests/fault/inject.h' ;;
+    test_inject*) asks='-include tests/fault/inject.h' ;;
+    esac
+    $CC $flags $asks "-I$(dirname "$file")" -c -o "$scratch/bug.o" "$scratch/$(basename "$file")"
 }
 
 # Runs the part of a test, with the bug in if there is one: code, $scratch/out and $scratch/err.
 run_part() { # test part [object]
-    $CC $flags -o "$scratch/$1" "tests/fault/$1.c" ${3:-} "$BUILD/libyoke.a" || return 1
-    run timeout 60 "$scratch/$1" "$2"
+    local library=$BUILD/libyoke.a
+    [[ $1 != test_inject* ]] || library=$scratch/inject.a
+    $CC $flags -o "$scratch/$1" "tests/fault/$1.c" ${3:-} "$library" || return 1
+    run timeout 150 "$scratch/$1" "$2" each
     [ "$code" -ne 77 ] || skip "$(sed -n 's/^skipped: //p' "$scratch/out")"
 }
 
@@ -49,7 +56,7 @@ find_bug() { # bug
     read -r test part <<<"$(field Run "$1")"
     caught=$(field Caught "$1")
     check_sound "$test" "$part"
-    plant "$1" >"$scratch/plant" 2>&1 || {
+    plant "$1" "$test" >"$scratch/plant" 2>&1 || {
         fail "$name: it does not fit, or does not compile"
         cat "$scratch/plant"
         return
@@ -69,6 +76,9 @@ find_bug() { # bug
             "$(sed -n '/^FAILED: /{n;p;}' "$scratch/err")"
     fi
 }
+
+# The library whose calls can be made to fail.
+find "$BUILD/obj/inject" "$BUILD/obj/tests/fault/inject.o" -name '*.o' -exec ar qcs "$scratch/inject.a" {} +
 
 count=0
 for bug in tests/fault/planted/*.bug; do

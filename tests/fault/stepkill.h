@@ -7,10 +7,10 @@
  * promise. Each point has its own worker, the spare that stepped in for the last one. So the
  * points together are every instruction from the wake to the next sleep.
  *
- * Without more, the first rounds of loops are points and few of the later ones, and scenes that
- * are like others take each third instruction (other ones each run). With `full` as the second
- * argument (the first picks parts, "" is all) it is each and every one. Where a run is long, it
- * is led by a breakpoint to a place it was at before.
+ * Without more, some of the instructions are points, others each run, and of the later rounds of
+ * loops few. The second argument (the first picks parts, "" is all) can be `each`, every one but
+ * in later rounds of loops, or `full`, each and every one. Where a run is long, it is led by a
+ * breakpoint to a place it was at before.
  * Needs ptrace, x86-64, and a build without sanitizers; everything runs on one CPU, which makes
  * a step cheap.
  */
@@ -122,7 +122,7 @@ struct stepkill_path {
 
 static struct stepkill_path stepkill_path;
 static struct stepkill_sum stepkill_sum;
-static int stepkill_full;
+static int stepkill_full, stepkill_each;
 static const struct stepkill *stepkill_now;
 
 /* ---- saying what went wrong --------------------------------------------------------------- */
@@ -286,11 +286,27 @@ static inline void stepkill_seize(struct stepkill *s)
     }
 }
 
+/* What holds of the table at every instant. */
+static inline void stepkill_table_is_sound(const yoke_pool *pool)
+{
+    const uint64_t head = atomic_load_explicit(&pool->ctl->head, memory_order_seq_cst);
+    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+        const uint64_t word =
+            atomic_load_explicit(&pool->table.slots[i].word, memory_order_seq_cst);
+        MUST(yk_word_phase(word) != YK_READY ||
+                 (int32_t)(yk_word_ticket(word) - (uint32_t)head) >= 0,
+             "I2 no task that waits is behind the head");
+        MUST(yk_word_phase(word) != YK_CLAIMED || yk_word_owner(word) != 0,
+             "I4 a claimed task has an owner");
+    }
+}
+
 /* ---- a point ------------------------------------------------------------------------------ */
 
 static inline void stepkill_end_worker(struct stepkill *s)
 {
     s->killed = 1;
+    stepkill_table_is_sound(s->pool);
     s->killed_ns = yoke_now_ns();
     s->kills++;
     if (s->how == STEPKILL_CANCEL)
@@ -434,6 +450,11 @@ static inline int stepkill_point(struct stepkill *s, size_t mark, size_t wanted)
     return reached;
 }
 
+static inline unsigned stepkill_stride(unsigned stride)
+{
+    return stepkill_each ? 1 : stride;
+}
+
 /* ---- all points --------------------------------------------------------------------------- */
 
 /* A line that tools/kill-proof.sh reads. */
@@ -468,7 +489,7 @@ static inline void stepkill_scene_run(struct stepkill *s)
     static uint64_t random;
     if (!random)
         random = random_seed();
-    const unsigned stride = stepkill_full ? 1 : s->stride;
+    const unsigned stride = stepkill_stride(s->stride);
     WAIT_FOR(stepkill_at_rest(s, s->kills));
     const int fds = count_fds(), children = count_children();
     const int64_t from = yoke_now_ns();
@@ -522,6 +543,7 @@ static inline void stepkill_main(int argc, char **argv)
     if (!stepkill_may_trace())
         skip("ptrace is not permitted");
     stepkill_full = argc > 2 && strcmp(argv[2], "full") == 0;
+    stepkill_each = stepkill_full || (argc > 2 && strcmp(argv[2], "each") == 0);
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(sched_getcpu(), &one);

@@ -118,7 +118,7 @@ static inline void stepkill_recovery_run(struct stepkill *s, struct stepkill_dea
     WAIT_FOR(stepkill_at_rest(s, s->kills));
     const int fds = count_fds(), children = count_children();
     const int64_t from = yoke_now_ns();
-    const unsigned stride = stepkill_full ? 1 : s->stride;
+    const unsigned stride = stepkill_stride(s->stride);
     size_t wanted = 0;
     stepkill_now = s;
     stepkill_path_cut(0);

@@ -7,7 +7,7 @@
  * template itself is killed while it makes a worker, and while it settles; a spare while it takes
  * a dead worker's place. Here the marks are only the way: what is judged is the pool.
  */
-/* timeout: 200 */
+/* timeout: 300 */
 #define CHECK_TIMEOUT 120
 #include <pthread.h>
 
@@ -256,7 +256,7 @@ static void births(const char *name, enum what what, unsigned stride)
                          .pool = make_pool(YOKE_PROCESSES, 1),
                          .state = &b,
                          .step_only = what == TEMPLATE_DIES,
-                         .stride = stepkill_full ? 1 : stride};
+                         .stride = stepkill_stride(stride)};
     uint64_t random = random_seed();
     const int64_t from = yoke_now_ns();
     WAIT_FOR(stepkill_at_rest(&s, 0));
@@ -281,12 +281,12 @@ static void births(const char *name, enum what what, unsigned stride)
 
 static void a_newborn_dies(void)
 {
-    births("a newborn dies", NEWBORN_DIES, 1);
+    births("a newborn dies", NEWBORN_DIES, 3);
 }
 
 static void a_newborn_steps_in(void)
 {
-    births("a newborn steps in for a dead worker", NEWBORN_STEPS_IN, 1);
+    births("a newborn steps in for a dead worker", NEWBORN_STEPS_IN, 3);
 }
 
 static void a_spare_steps_in(void)
@@ -296,12 +296,12 @@ static void a_spare_steps_in(void)
 
 static void the_template_dies(void)
 {
-    births("the template dies as it makes a worker", TEMPLATE_DIES, 3);
+    births("the template dies as it makes a worker", TEMPLATE_DIES, 5);
 }
 
 static void the_template_settles(void)
 {
-    births("the template dies as it settles", TEMPLATE_SETTLES, 29);
+    births("the template dies as it settles", TEMPLATE_SETTLES, 53);
 }
 
 int main(int argc, char **argv)

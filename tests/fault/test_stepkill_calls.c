@@ -4,7 +4,7 @@
  * Idea: one worker, one task at a time, every kind of argument, result and heap block. The worker
  * is stepped from the wake through claim, body and completion to the next sleep.
  */
-/* timeout: 200 */
+/* timeout: 300 */
 #define CHECK_TIMEOUT 120
 #include "stepkill_calls.h"
 
@@ -22,7 +22,7 @@ static void run_calls(const struct stepkill_scene *scene, int ways)
                              .pool = pool,
                              .retries = i == 1,
                              .how = i == 2 ? STEPKILL_CANCEL : STEPKILL_KILL,
-                             .stride = i == 0 ? 1 : 3,
+                             .stride = i == 0 ? 2 : 7,
                              .state = &calls,
                              .kills = kills};
         stepkill_scene_run(&s);
@@ -205,6 +205,73 @@ static void going_to_sleep(void)
     run_calls(&scene, 1);
 }
 
+/* A second task, published while the worker is on its way to sleep: it sees it, or is woken. Nobody
+ * waits for it, so nobody looks whether a wake was lost. */
+static int publish_point(struct stepkill *s, size_t wanted, int asleep, int killed)
+{
+    const struct call *call = call_of(s);
+    struct calls *c = s->state;
+    struct calls second = {.tally = c->tally + 1};
+    memset(second.tally, 0, sizeof *second.tally);
+    const struct stepkill_mark *marks = s->scene->marks;
+    s->killed = 0;
+    s->mark = 0;
+    s->steps = 0;
+    stepkill_seize(s);
+    s->blocks = count_blocks();
+    begin(s);
+    stepkill_run_to(s, marks[0].at, 1, 0);
+    if (asleep)
+        stepkill_run_to(s, marks[1].at, 1, 0);
+    s->mark = asleep ? 3 : 1;
+    const int reached = stepkill_go(s, wanted, asleep ? 0 : marks[1].at);
+    memcpy(c->in, &second.tally, sizeof second.tally);
+    CHECK_RC(yoke_submit(s->pool, call->fn, c->in, 8, call->out_bytes, NULL, &second.job), 0);
+    if (killed)
+        stepkill_end_worker(s);
+    else
+        CHECK_EQ(ptrace(PTRACE_DETACH, s->pid, NULL, NULL), 0);
+    for (const int64_t until = soon(); yoke_wait(second.job, 0) != 0; breathe())
+        MUST(yoke_now_ns() < until, "I9 no wake is lost");
+    yoke_outcome outcome;
+    CHECK_RC(yoke_job_result(second.job, &outcome, NULL, NULL), 0);
+    MUST(outcome.kind == YOKE_OK && outcome.attempts == 1, "I2 it had not begun");
+    MUST(count_get(&second.tally->starts) == 1, "I1 it ran once");
+    yoke_job_release(second.job);
+    s->points += (unsigned long)killed;
+    s->mark = 1;
+    judge(s);
+    return reached;
+}
+
+static void a_task_before_the_sleep(void)
+{
+    const struct stepkill_mark marks[] = {
+        MARK(yk_table_complete), MARK(yk_futex_wait), MARK(yk_futex_wait), {NULL, 0}};
+    const struct call call = {.fn = run_inline, .in_bytes = 8, .out_bytes = YK_INLINE_OUT_MAX};
+    const struct stepkill_scene scene = {.name = "a task comes before the sleep",
+                                         .marks = marks,
+                                         .begin = begin,
+                                         .over = at_the_sleep,
+                                         .judge = judge,
+                                         .detail = &call};
+    struct calls calls = {.tally = shared_zeroed(2 * sizeof(struct tally))};
+    struct stepkill s = {.scene = &scene, .pool = make_pool(YOKE_PROCESSES, 1), .state = &calls};
+    const int64_t from = yoke_now_ns();
+    for (int way = 0; way < 4; way++) {
+        size_t wanted = 0;
+        stepkill_now = &s;
+        stepkill_path_cut(0);
+        while (publish_point(&s, wanted, way / 2, way % 2)) {
+            wanted = s.steps + 1;
+            alarm(CHECK_TIMEOUT);
+        }
+    }
+    stepkill_report(&s, from);
+    end_pool(s.pool);
+    yoke_shared_free(calls.tally);
+}
+
 int main(int argc, char **argv)
 {
     stepkill_main(argc, argv);
@@ -222,6 +289,7 @@ int main(int argc, char **argv)
     RUN(own_run_of_chunks);
     RUN(nested_map);
     RUN(going_to_sleep);
+    RUN(a_task_before_the_sleep);
     RUN(two_results);
     RUN(three_results);
     stepkill_summary();

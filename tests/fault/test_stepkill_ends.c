@@ -6,7 +6,7 @@
  * first instruction it runs: wherever it dies, its end is told, once, and truly: the signal; or,
  * where the program takes the status away, the code if the function had returned it.
  */
-/* timeout: 200 */
+/* timeout: 300 */
 #define CHECK_TIMEOUT 120
 #include <pthread.h>
 
@@ -243,7 +243,7 @@ static void lives(const char *name, int taken, unsigned stride)
 {
     static const struct stepkill_mark marks[] = {{NULL, 0}};
     const struct stepkill_scene scene = {.name = name, .marks = marks};
-    struct stepkill s = {.scene = &scene, .stride = stepkill_full ? 1 : stride};
+    struct stepkill s = {.scene = &scene, .stride = stepkill_stride(stride)};
     atomic_long over = 0;
     pthread_t other; /* beside another thread a copy is made by fork(), and that calls us */
     CHECK_EQ(pthread_create(&other, NULL, idle, &over), 0);
@@ -264,12 +264,12 @@ static void lives(const char *name, int taken, unsigned stride)
 
 static void a_process(void)
 {
-    lives("a single process", 0, 5);
+    lives("a single process", 0, 11);
 }
 
 static void a_process_whose_status_is_taken(void)
 {
-    lives("a single process, its status taken", 1, 11);
+    lives("a single process, its status taken", 1, 23);
 }
 
 int main(int argc, char **argv)

@@ -8,7 +8,7 @@
  * The workers notice nothing, and go on. In the end, as in many turns without such looks, one of
  * them or both are really killed, and the program itself has to cope.
  */
-/* timeout: 200 */
+/* timeout: 300 */
 #define CHECK_TIMEOUT 120
 #include <sys/mman.h>
 
@@ -336,12 +336,12 @@ static void play_all(const char *name, unsigned games, unsigned looks)
 
 static void two_in_turns(void)
 {
-    play_all("two workers in turns", stepkill_full ? 3000 : 200, 0);
+    play_all("two workers in turns", stepkill_full ? 3000 : 100, 0);
 }
 
 static void two_in_turns_looked_at(void)
 {
-    play_all("two workers in turns, looked at", stepkill_full ? 60 : 4, stepkill_full ? 1 : 2);
+    play_all("two workers in turns, looked at", stepkill_full ? 60 : 3, stepkill_full ? 1 : 3);
 }
 
 int main(int argc, char **argv)

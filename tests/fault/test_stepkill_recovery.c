@@ -29,7 +29,7 @@ static void recover(const char *name, const struct call *call, const struct step
         struct stepkill s = {.scene = &scene,
                              .pool = pool,
                              .retries = random_next(&dice) % 2,
-                             .stride = 2,
+                             .stride = 5,
                              .state = &calls,
                              .kills = kills};
         const unsigned steps = within ? (unsigned)(random_next(&dice) % within) : 0;

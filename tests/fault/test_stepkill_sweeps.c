@@ -5,7 +5,7 @@
  * the first item of the next part. A kill costs at most the item that ran, those before it stay
  * done, the rest runs elsewhere, and nothing runs more often than its outcome tells.
  */
-/* timeout: 200 */
+/* timeout: 300 */
 #define CHECK_TIMEOUT 120
 #include <pthread.h>
 
@@ -257,7 +257,7 @@ static void run_sweep(const char *name, const struct sweep *sweep)
                              .retries = retries,
                              .state = &sweeps,
                              .kills = kills,
-                             .stride = retries ? 3 : 1};
+                             .stride = retries ? 7 : 2};
         sweeps.pool = pool;
         stepkill_scene_run(&s);
         kills = s.kills;
@@ -328,7 +328,7 @@ static void recovery_of_a_part(void)
                              .retries = retries,
                              .state = &sweeps,
                              .kills = kills,
-                             .stride = 3};
+                             .stride = 11};
         stepkill_recovery_run(&s, (struct stepkill_death){.mark = 3, .steps = 9});
         kills = s.kills;
     }
