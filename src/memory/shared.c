@@ -57,7 +57,8 @@ void *yoke_shared_realloc(void *block, size_t bytes)
     }
     void *const other = yk_heap_alloc(bytes);
     if (other != NULL) {
-        memcpy(other, block, yk_min(bytes, have));
+        /* Apart, unless a worker spoiled the heap's words. */
+        memmove(other, block, yk_min(bytes, have));
         yk_heap_free(block);
     }
     return other;
