@@ -50,19 +50,19 @@ static void unclaim(struct yk_heap *heap, size_t at)
     yk_chunk_store(heap, at, dirty ? YK_CHUNK_USED : 0);
 }
 
-/* Claim chunks at..at+n-1 one by one; all or none. */
-static bool claim_at(struct yk_heap *heap, size_t at, size_t n)
+/* Claim chunks at..at+n-1 one by one; all or none. How many could be had: n, or fewer. */
+static size_t claim_at(struct yk_heap *heap, size_t at, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const uint64_t word = yk_chunk_load(heap, at + i);
         if (!yk_chunk_is_free(word) || !yk_chunk_swap(heap, at + i, word, claiming(heap, word))) {
-            while (i-- > 0) {
-                unclaim(heap, at + i);
+            for (size_t k = i; k-- > 0;) {
+                unclaim(heap, at + k);
             }
-            return false;
+            return i;
         }
     }
-    return true;
+    return n;
 }
 
 /* From `at` on the first chunk at an address that `alignment` divides; it may lie outside. */
@@ -84,9 +84,11 @@ static size_t claim_between(struct yk_heap *heap, size_t from, size_t n, size_t 
             step = yk_chunk_step(word);
         } else {
             top_raise(heap, at + n);
-            if (claim_at(heap, at, n)) {
+            const size_t had = claim_at(heap, at, n);
+            if (had == n) {
                 return at;
             }
+            step = yk_max(had, 1); /* no run that holds the one in the way will do */
         }
         at = aligned_from(heap, at + step, alignment);
     }

@@ -132,6 +132,37 @@ static void realloc_keeps_what_was_there(void)
     CHECK_EQ(count_blocks(), blocks);
 }
 
+/* Free runs that are all a little too short must not be walked from each of their chunks. */
+static void many_short_runs_are_passed_quickly(void)
+{
+    enum { RUNS = 40 };
+    const size_t run = (size_t)200 * MIB, chunk = (size_t)256 << 10;
+    void *held[RUNS], *between[RUNS];
+    CHECK_RC(yoke_heap_limit((size_t)RUNS * (run + chunk) + 16 * (size_t)MIB), 0);
+    int n = 0;
+    while (n < RUNS && (held[n] = yoke_shared_alloc(run)) != NULL) {
+        between[n] = yoke_shared_alloc(chunk);
+        n++;
+    }
+    for (int i = 0; i < n; i++)
+        yoke_shared_free(held[i]);
+    int64_t best = INT64_MAX, walk = INT64_MAX;
+    for (int i = 0; i < 5; i++) {
+        const int64_t from = yoke_now_ns();
+        CHECK(yoke_shared_alloc(run + chunk) == NULL);
+        const int64_t then = yoke_now_ns();
+        (void)stats_now(); /* looks at each word once */
+        best = then - from < best ? then - from : best;
+        walk = yoke_now_ns() - then < walk ? yoke_now_ns() - then : walk;
+    }
+    fprintf(stderr, "    %d runs of 800 chunks: %" PRId64 " us, to walk them %" PRId64 " us\n", n,
+            best / 1000, walk / 1000);
+    CHECK(best < 100 * walk);
+    CHECK_RC(yoke_heap_limit((size_t)1 << 50), 0);
+    for (int i = 0; i < n; i++)
+        yoke_shared_free(between[i]);
+}
+
 static void statistics_add_up(void)
 {
     enum { N = 20000, LARGE = 7 };
@@ -182,6 +213,7 @@ int main(int argc, char **argv)
     RUN(zalloc_gives_zeros_where_others_wrote);
     RUN(bytes_are_those_of_blocks_in_use);
     RUN(realloc_keeps_what_was_there);
+    RUN(many_short_runs_are_passed_quickly);
     RUN(statistics_add_up);
     RUN(an_older_caller_gets_what_he_knows);
     return 0;
