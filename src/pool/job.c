@@ -46,7 +46,8 @@ static bool may_try_again(const yoke_job *job, const struct yk_answer *answer)
     return answer->progress == 0 || job->attempts <= job->retries;
 }
 
-static void finish(yoke_job *job, const struct yk_answer *answer)
+/* Under the pool's lock, as all that dispatch.c calls by a pointer. */
+static void finish(yoke_job *job, const struct yk_answer *answer) YK_NO_LOCK_ANALYSIS
 {
     job->outcome = answer->outcome;
     job->outcome.attempts = job->attempts;
@@ -281,13 +282,14 @@ int yoke_job_cancel(yoke_job *job, int force)
 }
 
 /* An end of its task that comes at the same time is seen under the lock. */
-static struct yoke_pool *release_locked(yoke_job *job) YK_REQUIRES(job->pool->lock)
+static struct yoke_pool *release_locked(struct yoke_pool *pool, yoke_job *job)
+    YK_REQUIRES(pool->lock)
 {
     if (YK_UNLIKELY(!yk_job_ended(job))) {
         job->released = true; /* its end drops it */
         return NULL;
     }
-    return yk_job_drop_locked(job->pool, job);
+    return yk_job_drop_locked(pool, job);
 }
 
 void yoke_job_release(yoke_job *job)
@@ -297,7 +299,7 @@ void yoke_job_release(yoke_job *job)
     }
     struct yoke_pool *const pool = job->pool;
     yk_biased_lock(&pool->lock);
-    struct yoke_pool *const last_of = release_locked(job);
+    struct yoke_pool *const last_of = release_locked(pool, job);
     /* Others may still be on their way out of the lock: they touch it no more once it is open. */
     yk_biased_unlock(&pool->lock);
     free(last_of);
@@ -311,7 +313,7 @@ static size_t release_some(yoke_job *const *jobs, size_t count)
     size_t i = 0;
     yk_biased_lock(&pool->lock);
     for (; i < count && (jobs[i] == NULL || jobs[i]->pool == pool) && last_of == NULL; i++) {
-        last_of = jobs[i] != NULL ? release_locked(jobs[i]) : NULL;
+        last_of = jobs[i] != NULL ? release_locked(pool, jobs[i]) : NULL;
     }
     yk_biased_unlock(&pool->lock);
     free(last_of);
