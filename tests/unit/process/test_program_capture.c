@@ -187,6 +187,20 @@ static void any_bytes_go_through(void)
     free(bytes);
 }
 
+/* Who ends right after a write leaves it in the pipe. */
+static void the_last_words_are_heard(void)
+{
+    enum { BYTES = 60000 };
+    const char *const argv[] = {"head", "-c", "60000", "/dev/zero", NULL};
+    for (int i = 0; i < 60; i++) {
+        yoke_process *process = run_program(&(yoke_program){
+            .argv = argv, .output = capture, .flags = i % 2 ? YOKE_PROGRAM_PLAIN : 0});
+        check_code(process, 0);
+        CHECK_EQ(output_of(process, 1).bytes, BYTES);
+        yoke_process_release(process);
+    }
+}
+
 static void silence_is_an_empty_output(void)
 {
     yoke_process *process =
@@ -261,6 +275,7 @@ int main(int argc, char **argv)
     CHECK_EQ(unlink(pattern), 0);
     free(numbers);
     RUN(any_bytes_go_through);
+    RUN(the_last_words_are_heard);
     RUN(silence_is_an_empty_output);
     RUN(who_is_left_running_does_not_hold_the_output_open);
     RUN(who_writes_for_ever_is_cut_off);

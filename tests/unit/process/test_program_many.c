@@ -203,6 +203,21 @@ static void signals_reach_whom_they_are_for(void)
     yoke_process_release(process);
 }
 
+/* Orders that come too late must not cost the last report. */
+static void late_orders_lose_nothing(void)
+{
+    for (int round = 0; round < 20; round++) {
+        yoke_process *process = run_shell("sleep 1000", (yoke_program){.size = 0});
+        CHECK_EQ(yoke_process_signal(process, SIGUSR1, YOKE_SIGNAL_GROUP), 0);
+        for (int i = 0; i < 60; i++)
+            (void)yoke_process_signal(process, SIGCONT, YOKE_SIGNAL_TREE);
+        CHECK_EQ(end_of(process).signal, SIGUSR1);
+        yoke_usage usage = {.size = sizeof usage};
+        CHECK_RC(yoke_process_usage(process, &usage), 0);
+        yoke_process_release(process);
+    }
+}
+
 static void what_it_used_is_known(void)
 {
     /* Two thirds of it by a grandchild that nobody waits for. */
@@ -319,6 +334,7 @@ int main(int argc, char **argv)
     RUN(a_signal_ends_a_wait);
     RUN(the_ladder_stops_them_all);
     RUN(signals_reach_whom_they_are_for);
+    RUN(late_orders_lose_nothing);
     RUN(what_it_used_is_known);
     RUN(a_program_that_reaps_by_itself);
     RUN(nothing_grows_in_500_runs);
