@@ -89,15 +89,18 @@ typedef struct yoke_pool_config {
     int64_t terminate_grace_ns; /**< then SIGTERM and SIGCONT, and that long; 0: neither. What is
                                      left gets SIGKILL */
     const char *const *argv; /**< YOKE_EXEC: the program and its arguments, ends with NULL; argv[0]
-                                  is looked up in PATH unless it holds a '/' */
-    const char *const *env;  /**< YOKE_EXEC: its environment; NULL: the caller's own */
+                                  is looked up in PATH unless it holds a '/'. Copied. Not with hooks,
+                                  worker_init or worker_exit: those are in yoke_image */
+    const char *const *env;  /**< YOKE_EXEC: its environment, copied; NULL: the caller's own.
+                                  YOKE_IMAGE is added */
 } yoke_pool_config;
 
 /** How to run a task, a map, a for or a reduce; zero means default. */
 typedef struct yoke_options {
     size_t size;            /**< sizeof(yoke_options) */
     const void *context;    /**< what yoke_task_context gives */
-    size_t context_bytes;   /**< it is copied; 0: the pointer goes as it is */
+    size_t context_bytes;   /**< it is copied; 0: the pointer goes as it is (YOKE_EXEC: to memory of
+                               the shared heap, or of that program) */
     int64_t timeout_ns;     /**< for each task (map: each item; for, reduce: each range), from its
                                start; 0: none. A process worker must end it then or is killed,
                                a thread task must ask yoke_task_cancelled */
@@ -121,6 +124,10 @@ typedef struct yoke_options {
  *          -ENOMEM, -EAGAIN, -EMFILE (memory, processes or threads, descriptors are used up);
  *          YOKE_EINIT; -ESRCH (YOKE_SEED without yoke_init); -EBADF (a descriptor of keep_fds is
  *          not open); YOKE_ENESTED (inside a process worker). Nothing is left behind on failure.
+ *          With YOKE_EXEC also: -ENOENT, -EACCES and what else exec says; YOKE_EINIT (the program
+ *          ended before it served); -ETIMEDOUT (it did not serve within 120 seconds, and was
+ *          killed); -EBUSY, YOKE_EVERSION (see yoke_image_serve); -EEXIST (the shared heap's address
+ *          was taken there in 8 runs); -EBADF (the caller has closed the shared heap's descriptor).
  *
  *  Ownership:  the pool is the caller's until yoke_pool_destroy.
  *  Threads:    any.   Blocks: until the workers are ready.

@@ -54,7 +54,8 @@ typedef struct yoke_image {
     size_t size; /**< sizeof(yoke_image) */
     int (*worker_init)(unsigned worker, void *user);
     void *user;              /**< for worker_init and the hooks: memory of this program */
-    const yoke_hooks *hooks; /**< worker_start, worker_exit, worker_main; NULL: Yoke's own loop */
+    const yoke_hooks *hooks; /**< worker_start, worker_exit, worker_main; NULL: none, and Yoke's own
+                                  loop. Copied */
 } yoke_image;
 
 /** In a program that a pool started (image = YOKE_EXEC): become the image of its workers.
@@ -63,13 +64,20 @@ typedef struct yoke_image {
  *  return. Workers are copies of the program as it is then, and children of the one that has the
  *  pool. The shared heap has the same address in all of them; a task's function is found by the
  *  library or program file that holds it and its place there, so both must have loaded the same
- *  file. A pool of C functions needs no hooks.
+ *  file (else YOKE_EIMAGE). A pool of C functions needs no hooks.
+ *
+ *  It has 120 seconds to get here, must be the process that the pool started (not a child of a
+ *  shell), and must not have used shared memory of its own. Until here SIGINT is ignored; here
+ *  signal handlers go, and what it printed is flushed. Descriptors that it opened stay open in the
+ *  workers.
  *
  *  \param ticket  the value of the environment variable YOKE_IMAGE, as the pool set it.
  *  \param image   NULL for all defaults.
  *  \return only on failure: -EINVAL (no ticket of a pool), YOKE_EVERSION (another version of Yoke),
  *          -EEXIST (the heap's address is taken here; the pool will start the program once more),
- *          -EBUSY (this program has other threads), -ENOMEM, -ECHILD (the pool has gone). Exit then.
+ *          -EBUSY (this program has other threads, or a shared heap of its own), -ENOMEM, -ECHILD
+ *          (the pool has gone, or did not start this process itself), YOKE_ENESTED (in a worker).
+ *          Exit then; one second later the pool kills it.
  *
  *  Threads:    the only one.   Blocks: for as long as the image lives.
  *  After fork: no.

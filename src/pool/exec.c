@@ -4,7 +4,7 @@
  * A token is {number of the file, offset}. The list of files only grows; what a token means never
  * changes, whichever start of the program the worker that meets it is a copy of. The program's
  * side is found without a lock: an entry is complete before the count covers it.
- * Why it is so: docs/adr/0009-exec-images.md.
+ * Why it is so: docs/adr/0011-exec-images.md.
  */
 #include "pool/exec.h"
 

@@ -5,7 +5,7 @@
  * a program with another version of Yoke can say so. It says it, and all its failures, by writing
  * to the descriptor, which works where the heap could not be mapped. What a program claims of
  * itself is copied before it is looked at, and only ever used to name places in that program.
- * Why it is so: docs/adr/0009-exec-images.md.
+ * Why it is so: docs/adr/0011-exec-images.md.
  */
 #include "process/exec_image.h"
 
