@@ -70,6 +70,8 @@ helper   = $(patsubst %.c,$(BUILD)/%,$(filter-out tests/programs/lib%,$(1))) \
 program  = $(patsubst %.c,$(BUILD)/%,$(filter %.c,$(1)))
 
 LIB_A   := $(BUILD)/libyoke.a
+INJECT_A := $(BUILD)/inject.a
+INJECTED := $(call program,$(filter tests/fault/test_inject%,$(TEST_C)))
 LIB_SO  := $(BUILD)/libyoke.so.$(VERSION)
 YOKE    := $(BUILD)/yoke
 
@@ -107,7 +109,7 @@ tour: $(YOKE) | build/deps/demo ## Threads and processes, each claim measured on
 	@$(YOKE) tour
 
 # Shell tests may use all that is built; a choice of C tests builds no more than it needs.
-test: $(call program,$(CHOSEN)) $(if $(filter %.sh,$(CHOSEN)),all examples)
+test: $(call program,$(CHOSEN)) $(if $(filter %.sh,$(CHOSEN)),all examples $(INJECT_A))
 test: $(if $(findstring test_exec,$(CHOSEN)),$(if $(VIA),,$(call helper,$(HELPER))))
 test: | build/deps/test ## All tests, or those with ONLY=text in their path.
 	@CC='$(CC)' VIA='$(VIA)' SLOW='$(SLOW)' tools/run-tests.sh $(BUILD) $(CHOSEN)
@@ -231,13 +233,14 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(LIB_A)
 
 # The library once more, with calls that fail when told to: tests/fault/inject.h. The tests named
 # test_inject* are linked with it instead.
-INJECT   = $(patsubst src/%.c,$(BUILD)/obj/inject/%.o,$(SRC)) $(call obj,tests/fault/inject.c)
-INJECTED = $(call program,$(filter tests/fault/test_inject%.c,$(TEST_C)))
 $(BUILD)/obj/inject/platform/%.o: INJECT_AT = -DINJECT_PLATFORM
 $(BUILD)/obj/inject/%.o: src/%.c tests/fault/inject.h $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_CFLAGS) -Isrc $(INJECT_AT) -include tests/fault/inject.h -w -MMD -MP -c -o $@ $<
-$(INJECTED): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(INJECT)
+$(INJECT_A): $(patsubst src/%.c,$(BUILD)/obj/inject/%.o,$(SRC)) $(call obj,tests/fault/inject.c)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) qcs $@ $^
+$(INJECTED): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(INJECT_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^ $(CURL_LIBS)

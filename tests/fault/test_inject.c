@@ -18,7 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-enum { AT_ONCE = 6, DEADLINE_MS = 20000, OUTCOMES = 64, FAULTS_MAX = 20000 };
+enum { AT_ONCE = 6, DEADLINE_MS = 15000, OUTCOMES = 64, FAULTS_MAX = 20000 };
 
 #if CHECK_ASAN
 int __lsan_do_recoverable_leak_check(void);
@@ -41,7 +41,7 @@ static const struct part parts[] = {
     {"asking", scene_asking, 0, 0},
     {"single_thread", scene_thread, 0, 0},
     {"thread_pool", scene_threads, 0, 0},
-    {"single_process", scene_process, 0, 1},
+    {"process_alone", scene_process, 0, 1},
     {"single_process_beside_threads", scene_process, 1, 1},
     {"single_process_of_the_seed", scene_process_of_seed, 0, 1},
     {"program", scene_program, 0, 1},
@@ -63,7 +63,7 @@ struct row {
 static struct row *rows;
 static size_t row_count;
 static int full, table, trace;
-static unsigned failures;
+static unsigned failures, hangs;
 
 /* ---- in the child ---------------------------------------------------------------------------- */
 
@@ -277,6 +277,7 @@ static int look_after(struct fault *fault)
             judge(fault, status);
     } else if (yoke_now_ns() > fault->until_ns) {
         fault_failed(fault, "hangs", -1);
+        hangs++; /* one says it all: no more are begun in this part */
         kill(-fault->pid, SIGKILL);
         (void)waitpid(fault->pid, NULL, 0);
         (void)left_nothing(fault->pid);
@@ -331,6 +332,8 @@ static void inject(const struct part *part, const struct inject_area *reference,
                    const struct inject_plan *plan)
 {
     struct fault *const fault = free_place();
+    if (hangs > 0)
+        return;
     fault->part = part;
     fault->reference = reference;
     memset(fault->area, 0, sizeof *fault->area);
@@ -387,6 +390,7 @@ static void run_part(const struct part *part)
     struct inject_area *const reference = make_area();
     struct fault count = {.part = part, .reference = reference, .area = reference};
     const unsigned before = failures;
+    hangs = 0;
     const int64_t start_ns = yoke_now_ns();
     start(&count, 1);
     while (!look_after(&count))

@@ -300,6 +300,19 @@ static void soak_process_step(struct soak_actor *actor)
     yoke_process_release(process);
 }
 
+/* The library keeps a copy of the seed ready after each of these: so there is one. */
+static inline void soak_seed_process(struct soak_actor *actor)
+{
+    struct soak_ticket *const ticket = soak_ticket_take(actor);
+    const yoke_process_config config = {.size = sizeof config, .image = YOKE_SEED};
+    yoke_process *process = NULL;
+    CHECK_RC(yoke_process_start(&config, soak_process_body, ticket, &process), 0);
+    CHECK_RC(yoke_process_wait(process, soak_until(), NULL), 0);
+    ticket->starts_then = count_get(&ticket->starts);
+    CHECK_EQ(ticket->starts_then, 1);
+    yoke_process_release(process);
+}
+
 static int soak_thread_body(void *arg)
 {
     struct soak_ticket *const ticket = arg;

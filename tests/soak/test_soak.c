@@ -197,6 +197,7 @@ static struct usage stand_still(const struct usage *first)
     }
     for (unsigned i = 0; i < soak.pool_count; i++)
         WAIT_MS(is_whole(&soak.pools[i]), SOAK_WAIT_MS);
+    soak_seed_process(&soak.actors[0]);
     return usage_settled(first);
 }
 
