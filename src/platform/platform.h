@@ -92,7 +92,15 @@ int yk_memory_discard(void *start, size_t bytes);
 
 /* A small zeroed area that is zero again in every child made by fork, so state in it is never
  * mistaken for the child's own. One area per number; lives as long as the process. */
-enum yk_local { YK_LOCAL_ROLE, YK_LOCAL_HEAP, YK_LOCAL_KEEPER, YK_LOCAL_SEED, YK_LOCAL_PROGRAM, YK_LOCAL_WARM, YK_LOCAL_COUNT };
+enum yk_local {
+    YK_LOCAL_ROLE,
+    YK_LOCAL_HEAP,
+    YK_LOCAL_KEEPER,
+    YK_LOCAL_SEED,
+    YK_LOCAL_PROGRAM,
+    YK_LOCAL_WARM,
+    YK_LOCAL_COUNT
+};
 #define YK_LOCAL_BYTES 1024
 void *yk_process_local(enum yk_local which);
 /* In a child with one thread: make sure that it is. */

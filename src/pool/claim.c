@@ -3,10 +3,11 @@
  *
  * Argument. A claim is one CAS, so a slot has one owner, and a claimer that dies before it has
  * left no trace, after it is the owner. head moves only past what cannot be READY any more, see
- * table.h. Sleep and wake are Dekker's pattern twice, each side writes its own word and then
+ * table.h. Sleep and wake are Dekker's pattern thrice, each side writes its own word and then
  * reads the other's, all seq_cst:
  *   worker:  sleepers bit, then tail            submitter: tail, then sleepers bits
  *   worker:  word (DONE), then notify           waiter:    notify, then word
+ *   spinner: spinners bit cleared, then tail    submitter: tail, then spinners bits
  * so at least one of the two sees the other, and no wake is lost.
  */
 #include "pool/table.h"
@@ -176,6 +177,17 @@ void yk_table_stop_line(const struct yk_table *table, struct yk_line *line)
     atomic_store_explicit(&line->state, YK_LINE_STOP, memory_order_release);
     yk_futex_wake(&line->state, 1, table->scope);
     yk_table_wake_line(table, line);
+}
+
+unsigned yk_table_spinners(const struct yk_table *table)
+{
+    unsigned count = 0;
+    for (size_t i = 0; table->ctl->spinners_max != 0 && i <= table->line_count / 64; i++) {
+        /* SYNC(spinners) seq_cst: after tail was written, see above. */
+        count +=
+            yk_count_bits(atomic_load_explicit(&table->ctl->spinners[i], memory_order_seq_cst));
+    }
+    return count;
 }
 
 bool yk_table_wake_one(const struct yk_table *table)

@@ -101,6 +101,8 @@ void yk_pool_tell_locked(struct yoke_pool *pool, size_t placed)
 {
     /* SYNC(tail) seq_cst: after the slots, before the sleepers bits, see claim.c. */
     atomic_store_explicit(&pool->ctl->tail, pool->tail, memory_order_seq_cst);
+    const size_t spinning = yk_table_spinners(&pool->table);
+    placed -= yk_min(placed, spinning);
     for (; placed > 0 && yk_table_wake_one(&pool->table); placed--) {
     }
     for (bool grows = pool->kind == YOKE_THREADS; grows && placed > 0; placed--) {

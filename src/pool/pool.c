@@ -13,8 +13,7 @@
 #include "pool/pool_private.h"
 #include <yoke/memory.h>
 
-#define SPINS_FREE 4000  /* a core is free for who looks */
-#define SPINS_CROWDED 20 /* looking takes the core from who works */
+#define SPINS_MAX 4000 /* about 100 us, where a wake takes 20 to 50 */
 #define THREAD_IDLE_NS 1000000000LL
 #define STOP_NS 100000000LL /* for threads to notice that they should stop */
 
@@ -197,10 +196,13 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     };
     ctl->tasks_max = pool->config.tasks_max;
     ctl->limits = pool->config.limits;
-    /* With a core for each worker and one for the caller, looking beats sleeping. */
-    const bool room = pool->config.workers_max < yoke_cpu_count();
-    ctl->spins = room ? SPINS_FREE : SPINS_CROWDED;
-    pool->waiter_spins = room ? SPINS_FREE : 0;
+    /* One CPU is the caller's, who looks too; with one in all, looking only keeps the others from
+     * working. A pool that grows wants to know who is busy, so nobody counts on spinners there. */
+    const unsigned cpus = yoke_cpu_count();
+    const bool several = pool->config.workers > 1 && lines <= pool->config.workers + 1;
+    ctl->spins = cpus > 1 ? SPINS_MAX : 0;
+    ctl->spinners_max = several ? cpus - 1 : 0;
+    pool->spins_max = ctl->spins;
     pool->ctl = ctl;
     pool->ctl_bytes = bytes;
     return 0;

@@ -113,8 +113,9 @@ struct yoke_pool {
     size_t ctl_bytes;
     int *keep_fds;             /* our copy of config.keep_fds */
     struct yk_pool_exec *exec; /* YOKE_EXEC; else NULL */
-    uint32_t waiter_spins;
-    yk_biased lock; /* order: pool, then heap */
+    uint32_t spins_max;        /* a waiter's looks before it sleeps, at most */
+    _Atomic uint32_t spins;    /* what waiters learnt */
+    yk_biased lock;            /* order: pool, then heap */
     /* under lock */
     struct yk_unit *units[YK_TABLE_SLOTS]; /* in the table; NULL: the slot is free */
     uint64_t tail;

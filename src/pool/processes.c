@@ -150,9 +150,11 @@ static int start_member(struct yoke_pool *pool, uint32_t index)
 
 static void forget_sleeper(struct yoke_pool *pool, uint32_t index)
 {
-    _Atomic uint64_t *const word = &pool->ctl->sleepers[index / 64];
+    const uint64_t others = ~(1ULL << index % 64);
     /* SYNC(sleepers) seq_cst: as the worker itself would have done. */
-    atomic_fetch_and_explicit(word, ~(1ULL << index % 64), memory_order_seq_cst);
+    atomic_fetch_and_explicit(&pool->ctl->sleepers[index / 64], others, memory_order_seq_cst);
+    /* SYNC(spinners) seq_cst: as above; whether there are tasks is looked at after it. */
+    atomic_fetch_and_explicit(&pool->ctl->spinners[index / 64], others, memory_order_seq_cst);
 }
 
 /* A result block that had not reached its slot. */

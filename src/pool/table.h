@@ -219,8 +219,9 @@ struct yk_ctl {
     /* read-only after create; for the workers */
     struct yk_table table;
     bool processes;
-    uint32_t spins;  /* looks at the table before sleeping */
-    int64_t idle_ns; /* threads above `keep` end after that long without work */
+    uint32_t spins;        /* looks at the table before sleeping, at most */
+    uint32_t spinners_max; /* workers that spin at once; 0: as they like, and nobody counts on it */
+    int64_t idle_ns;       /* threads above `keep` end after that long without work */
     uint32_t keep;
     struct yk_worker_code code; /* of the program's own images */
     const uint64_t *files;      /* of another program's image, see exec.h; else NULL */
@@ -232,7 +233,25 @@ struct yk_ctl {
         YK_CACHE_LINE) _Atomic uint32_t event; /* counts what waiters in the program wait for */
     /* bit i: the worker of line i sleeps, or is about to */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t sleepers[YK_WORKERS_MAX / 64 + 1];
+    /* bit i: the worker of line i spins, and will look at tail after it cleared the bit */
+    _Alignas(YK_CACHE_LINE) _Atomic uint64_t spinners[YK_WORKERS_MAX / 64 + 1];
 };
+
+/* --- spinning: how long pays ---------------------------------------------------------------- */
+
+#define YK_SPINS_MIN 100U /* a task that goes there and back takes less, and a wake much more */
+
+static inline uint32_t yk_spins_now(const uint32_t *learnt, uint32_t most)
+{
+    return *learnt == 0 || *learnt > most ? most : *learnt;
+}
+
+static inline void yk_spins_learn(uint32_t *learnt, uint32_t most, bool found)
+{
+    const uint32_t now = yk_spins_now(learnt, most);
+    const uint32_t next = found ? now * 2 : now / 2;
+    *learnt = next > most ? most : next < YK_SPINS_MIN ? YK_SPINS_MIN : next;
+}
 
 /* --- the worker's side, claim.c ------------------------------------------------------------ */
 
@@ -258,6 +277,8 @@ bool yk_table_complete(const struct yk_table *table, struct yk_slot *slot, uint6
 bool yk_table_looks_empty(const struct yk_table *table);
 /* The slot at head is READY: the cheap look, at the one line the next task comes in. */
 bool yk_table_looks_ready(const struct yk_table *table);
+/* How many workers spin, as far as others may count on it. */
+unsigned yk_table_spinners(const struct yk_table *table);
 /* Wake one sleeping worker, if any. */
 bool yk_table_wake_one(const struct yk_table *table);
 /* Wake this worker if it sleeps for work, or is about to. */

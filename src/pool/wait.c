@@ -23,16 +23,34 @@ bool yk_job_look(yoke_job *job, uint32_t *event)
     return yk_job_ended(job);
 }
 
-/* Where a core is free for it, looking is much faster than sleeping. */
-static bool spin_for(yoke_job *job)
+static bool look_for_end(yoke_job *job, uint32_t spins)
 {
-    for (uint32_t i = 0; i < job->pool->waiter_spins && !yk_job_ended(job); i++) {
+    for (uint32_t i = 0; i < spins && !yk_job_ended(job); i++) {
         if (yk_unit_looks_done(job->pool, &job->unit)) {
             return true;
         }
         yk_cpu_relax();
     }
     return yk_job_ended(job);
+}
+
+/* Looking is much faster than sleeping, where the task ends soon: whether it does is learnt. */
+static bool spin_for(yoke_job *job)
+{
+    struct yoke_pool *const pool = job->pool;
+    if (pool->spins_max == 0) {
+        return false;
+    }
+    /* relaxed: a guess, shared by all who wait. */
+    uint32_t learnt = atomic_load_explicit(&pool->spins, memory_order_relaxed);
+    const uint32_t before = learnt;
+    const bool found = look_for_end(job, yk_spins_now(&learnt, pool->spins_max));
+    yk_spins_learn(&learnt, pool->spins_max, found);
+    if (learnt != before) {
+        /* relaxed: as above. */
+        atomic_store_explicit(&pool->spins, learnt, memory_order_relaxed);
+    }
+    return found;
 }
 
 static bool collect(yoke_job *job)
@@ -46,7 +64,8 @@ static bool collect(yoke_job *job)
 
 static int wait_long(yoke_job *job, int64_t until_ns)
 {
-    if (until_ns > 0 && spin_for(job) && collect(job)) {
+    const bool waits = until_ns > 0 && !yk_unit_help(job->pool, &job->unit);
+    if (waits && spin_for(job) && collect(job)) {
         return 0;
     }
     while (!yk_job_ended(job)) {

@@ -13,10 +13,6 @@
 
 #include "pool/exec.h"
 
-/* Cheap looks between two full ones: tail and our state are lines the program writes, and each
- * look at them makes its next write slow. */
-#define FULL_LOOK_SPINS 32
-#define BATCH_SPINS 512
 #define DOOMED_NS 1000000000LL
 #define GIVEN_NS 10000000000LL /* the program may be busy forking, or stopped */
 
@@ -217,82 +213,13 @@ void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t wo
     }
 }
 
-/* --- sleeping ------------------------------------------------------------------------------ */
-
-static bool has_work_or_stops(struct yoke_worker *worker)
-{
-    return !yk_table_looks_empty(worker->table) || yk_line_state_of(worker->line) != YK_LINE_ACTIVE;
-}
-
-/* Where tasks come in batches we are often faster than who writes them, and following him from slot
- * to slot would take each line away from him as he writes it: we wait for tail, which he moves
- * once for all. */
-static bool spin_for_batch(struct yoke_worker *worker)
-{
-    for (uint32_t i = 0; i < BATCH_SPINS && worker->claimer.batches; i++) {
-        if (yk_table_look_ahead(worker->table, &worker->claimer)) {
-            return true;
-        }
-        yk_cpu_relax();
-    }
-    worker->claimer.batches = false;
-    return false;
-}
-
-static bool spin_for_work(struct yoke_worker *worker)
-{
-    for (uint32_t i = 0; i < worker->ctl->spins; i++) {
-        if (yk_table_looks_ready(worker->table)) {
-            return true;
-        }
-        if (i % FULL_LOOK_SPINS == FULL_LOOK_SPINS - 1 && has_work_or_stops(worker)) {
-            return true;
-        }
-        yk_cpu_relax();
-    }
-    return false;
-}
-
-/* Take our bit back; false: somebody else did, and a wake is on its way for a task. */
-static bool bit_clear(struct yoke_worker *worker)
-{
-    _Atomic uint64_t *const word = &worker->ctl->sleepers[worker->index / 64];
-    const uint64_t bit = 1ULL << worker->index % 64;
-    /* SYNC(sleepers) seq_cst: before we look at tail a last time. */
-    return (atomic_fetch_and_explicit(word, ~bit, memory_order_seq_cst) & bit) != 0;
-}
-
-static void bit_set(struct yoke_worker *worker)
-{
-    _Atomic uint64_t *const word = &worker->ctl->sleepers[worker->index / 64];
-    /* SYNC(line-wake) acq_rel: after a stop order set it to 0, we see the order. */
-    atomic_exchange_explicit(&worker->line->wake, 1, memory_order_acq_rel);
-    /* SYNC(sleepers) seq_cst: before we look at tail, see claim.c. */
-    atomic_fetch_or_explicit(word, 1ULL << worker->index % 64, memory_order_seq_cst);
-}
-
-/* 0: look again; else -ETIMEDOUT or -EINTR. */
-static int sleep_for_work(struct yoke_worker *worker, int64_t until_ns)
-{
-    if (spin_for_work(worker)) {
-        return 0;
-    }
-    bit_set(worker);
-    int rc = 0;
-    if (!has_work_or_stops(worker)) {
-        rc = yk_futex_wait(&worker->line->wake, 1, until_ns, worker->table->scope);
-    }
-    if (!bit_clear(worker) && rc == -ETIMEDOUT) {
-        rc = 0; /* we were chosen for a task just now */
-    }
-    return rc == -EAGAIN ? 0 : rc;
-}
+/* --- looking for tasks ---------------------------------------------------------------------- */
 
 /* A task if there is one. In a queue the cheap look goes first: while the next task is on its way,
  * reading tail would only make it later. */
 static struct yk_slot *take(struct yoke_worker *worker, bool queue, uint64_t *word)
 {
-    if (queue && !spin_for_batch(worker)) {
+    if (queue && !yk_worker_await_batch(worker)) {
         if (!yk_table_has_known(worker->table, &worker->claimer) &&
             !yk_table_looks_ready(worker->table)) {
             return NULL;
@@ -326,12 +253,15 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
         uint64_t word = 0;
         struct yk_slot *const slot = take(worker, queue, &word);
         if (slot != NULL) {
+            if (YK_UNLIKELY(worker->owes_wake)) {
+                yk_worker_pass_on(worker);
+            }
             yk_worker_run(worker, slot, word);
             worker->ran++;
             return 0;
         }
         queue = false;
-        const int rc = sleep_for_work(worker, until_ns);
+        const int rc = yk_worker_idle(worker, until_ns);
         if (rc != 0) {
             return rc;
         }

@@ -15,7 +15,9 @@ struct yoke_worker {
     const struct yk_worker_code *code;
     struct yk_claimer claimer;
     unsigned index;
-    uint32_t ran; /* tasks, of ctl->tasks_max */
+    uint32_t spins; /* what it learnt about spinning */
+    bool owes_wake; /* it spun, and others counted on it */
+    uint32_t ran;   /* tasks, of ctl->tasks_max */
 };
 
 struct yoke_task {
@@ -51,6 +53,13 @@ static inline struct yoke_worker yk_worker_of(const struct yk_table *table, stru
 void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word);
 /* The life of a worker: hooks, init, tasks until told to stop. */
 void yk_worker_live(struct yoke_worker *worker);
+
+/* idle.c. Nothing known is left: where tasks come in batches, wait a little for the next one. */
+bool yk_worker_await_batch(struct yoke_worker *worker);
+/* Spin, then sleep. 0: look again; else -ETIMEDOUT or -EINTR. */
+int yk_worker_idle(struct yoke_worker *worker, int64_t until_ns);
+/* After a spin that ended in a task: wake another worker if there are more. */
+void yk_worker_pass_on(struct yoke_worker *worker);
 
 /* The task that this thread runs now, or NULL. */
 struct yoke_task *yk_task_own(void);
