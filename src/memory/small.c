@@ -17,13 +17,14 @@
         .last = UINT64_MAX >> (63 - (BLOCKS(size) - 1) % 64), \
         .inverse = ((1ULL << YK_CLASS_SHIFT) + (size)-1) / (size) \
     }
-#define DOUBLING(unit) CLASS(5 * (unit)), CLASS(6 * (unit)), CLASS(7 * (unit)), CLASS(8 * (unit))
+#define TIMES(n, unit) CLASS((size_t)(n) * (unit))
+#define DOUBLING(unit) TIMES(5, unit), TIMES(6, unit), TIMES(7, unit), TIMES(8, unit)
 
 const struct yk_class yk_classes[YK_CLASS_COUNT] = {
-    CLASS(16),      CLASS(32),       CLASS(48),       CLASS(64),      CLASS(80),
-    CLASS(96),      CLASS(112),      CLASS(128),      DOUBLING(32),   DOUBLING(64),
-    DOUBLING(128),  DOUBLING(256),   DOUBLING(512),   DOUBLING(1024), DOUBLING(2048),
-    DOUBLING(4096), CLASS(5 * 8192), CLASS(6 * 8192), CLASS(7 * 8192)};
+    CLASS(16),      CLASS(32),      CLASS(48),      CLASS(64),      CLASS(80),
+    CLASS(96),      CLASS(112),     CLASS(128),     DOUBLING(32),   DOUBLING(64),
+    DOUBLING(128),  DOUBLING(256),  DOUBLING(512),  DOUBLING(1024), DOUBLING(2048),
+    DOUBLING(4096), TIMES(5, 8192), TIMES(6, 8192), TIMES(7, 8192)};
 
 static struct yk_chunk *chunk_at(struct yk_heap *heap, size_t index)
 {
