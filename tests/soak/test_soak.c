@@ -15,7 +15,7 @@
 
 #include <limits.h>
 
-enum { SLACK_KIB = 4096, WARM_UP_MS = 1000 };
+enum { SLACK_KIB = 8192, WARM_UP_MS = 1000 };
 
 struct soak soak = {.lock = PTHREAD_MUTEX_INITIALIZER,
                     .changed = PTHREAD_COND_INITIALIZER,
@@ -334,12 +334,14 @@ int main(int argc, char **argv)
         soak.actors[i].tickets = tickets + (size_t)i * SOAK_TICKETS;
     CHECK_RC(yoke_init(), 0);
     WAIT_FOR(count_descendants(getpid(), "yoke-template", 0, &soak.seed) == 1);
-    const struct usage before = usage_now();
+    soak_seed_process(&soak.actors[0]);
+    const struct usage before = usage_settled(NULL);
     const uint64_t seed = random_seed();
     (kills ? cast_killers : cast_all)(seed);
     start_actors();
     soak_for(seconds);
     end_all();
+    soak_seed_process(&soak.actors[0]);
     usage_check(before, 40);
     return 0;
 }
