@@ -94,7 +94,8 @@ struct stepkill {
     /* this point */
     int pid;
     int killed;
-    size_t mark; /* 0: asleep; else the mark passed last */
+    int overshot; /* led to the end: it went another way than the last time */
+    size_t mark;  /* 0: asleep; else the mark passed last */
     unsigned steps;
     stepkill_regs regs; /* not all fields at all times: rip is right */
     size_t blocks;
@@ -402,8 +403,14 @@ static inline void stepkill_jump(struct stepkill *s, size_t wanted, uintptr_t en
 /* From the mark to the point; 0: the end came first. */
 static inline int stepkill_go(struct stepkill *s, size_t wanted, uintptr_t end)
 {
+    s->overshot = 0;
     if (!s->step_only)
         stepkill_jump(s, wanted, end);
+    if (s->steps > 0 && s->regs.rip == end) {
+        s->overshot = 1; /* a point too, but the one that was wanted is still to come */
+        stepkill_path_cut(0);
+        return 1;
+    }
     for (;;) {
         if (s->regs.rip == end && s->steps > 0)
             return 0;
@@ -448,6 +455,12 @@ static inline int stepkill_point(struct stepkill *s, size_t mark, size_t wanted)
     s->scene->judge(s);
     WAIT_FOR(stepkill_at_rest(s, s->kills));
     return reached;
+}
+
+/* The point after this one. */
+static inline size_t stepkill_next(const struct stepkill *s, size_t wanted, unsigned stride)
+{
+    return s->overshot ? wanted : s->steps + stride;
 }
 
 static inline unsigned stepkill_stride(unsigned stride)
@@ -498,7 +511,7 @@ static inline void stepkill_scene_run(struct stepkill *s)
         size_t wanted = (size_t)(random_next(&random) % stride);
         stepkill_path_cut(0);
         while (stepkill_point(s, mark, wanted)) {
-            wanted = s->steps + stride;
+            wanted = stepkill_next(s, wanted, stride);
             MUST(count_fds() == fds, "I6 no descriptor is lost");
             alarm(CHECK_TIMEOUT);
         }

@@ -123,7 +123,7 @@ static inline void stepkill_recovery_run(struct stepkill *s, struct stepkill_dea
     stepkill_now = s;
     stepkill_path_cut(0);
     while (stepkill_recovery_point(s, death, wanted)) {
-        wanted = s->steps + stride;
+        wanted = stepkill_next(s, wanted, stride);
         MUST(count_fds() == fds, "I6 no descriptor is lost");
         alarm(CHECK_TIMEOUT);
     }

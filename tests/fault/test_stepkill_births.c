@@ -266,7 +266,7 @@ static void births(const char *name, enum what what, unsigned stride)
     stepkill_path_cut(0);
     size_t wanted = (size_t)(random_next(&random) % s.stride);
     while (birth(&s, wanted, what)) {
-        wanted = s.steps + s.stride;
+        wanted = stepkill_next(&s, wanted, s.stride);
         MUST(count_fds() == fds, "I6 no descriptor is lost");
         alarm(CHECK_TIMEOUT);
     }

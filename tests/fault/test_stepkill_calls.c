@@ -263,7 +263,7 @@ static void a_task_before_the_sleep(void)
         stepkill_now = &s;
         stepkill_path_cut(0);
         while (publish_point(&s, wanted, way / 2, way % 2)) {
-            wanted = s.steps + 1;
+            wanted = stepkill_next(&s, wanted, 1);
             alarm(CHECK_TIMEOUT);
         }
     }

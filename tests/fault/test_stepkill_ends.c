@@ -69,7 +69,7 @@ static void told_to_end(void)
     stepkill_now = &s;
     stepkill_path_cut(0);
     while (leave_point(&s, wanted)) {
-        wanted = s.steps + 1;
+        wanted = stepkill_next(&s, wanted, 1);
         alarm(CHECK_TIMEOUT);
         usage_check(before, 20);
     }
@@ -253,7 +253,7 @@ static void lives(const char *name, int taken, unsigned stride)
     stepkill_now = &s;
     stepkill_path_cut(0);
     while (life_point(&s, wanted, taken)) {
-        wanted = s.steps + s.stride;
+        wanted = stepkill_next(&s, wanted, s.stride);
         alarm(CHECK_TIMEOUT);
         usage_check(before, 20);
     }
