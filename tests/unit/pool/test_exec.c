@@ -502,8 +502,10 @@ static int close_heap_fd(void *unused)
     yoke_pool *pool = NULL;
     CHECK(block != NULL);
     CHECK_RC(try_mode("serve", &pool), -EBADF);
-    while (dup(0) >= 0 && count_fds() < 1010) {
-    }
+    const int other = (int)syscall(SYS_memfd_create, "other", 0);
+    CHECK(other >= 0);
+    for (int fd = other; fd >= 0 && fd < 1023;)
+        fd = dup(other);
     CHECK_RC(try_mode("serve", &pool), -EBADF); /* another one has its number now */
     return 0;
 }
