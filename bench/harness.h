@@ -18,7 +18,7 @@ typedef const char *bench_measure(double *value);
  *  (of setup too); either may be NULL. */
 typedef struct bench_figure {
     const char *name;      /**< "room/what" */
-    const char *unit;      /**< of both values: ns, us or ms */
+    const char *unit;      /**< of both values: ns, us, ms or KiB */
     const char *reference; /**< what the value is compared with, in a few words */
     bench_measure *yoke;
     bench_measure *ref;
@@ -42,6 +42,7 @@ extern const bench_table bench_thread_table;
 extern const bench_table bench_map_table;
 extern const bench_table bench_stream_table;
 extern const bench_table bench_heap_table;
+extern const bench_table bench_footprint_table;
 extern const bench_table bench_clean_table;
 
 /** How to run; zero means default. */
