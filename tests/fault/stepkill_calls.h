@@ -20,7 +20,9 @@ enum {
     RECORD_IN = 200,
     CONTEXT = 48,
     RECORD_OUT = 120,
-    NESTED = 5
+    NESTED = 5,
+    ALIGNED = 300000,
+    ALIGNMENT = 512 << 10
 };
 
 struct tally {
@@ -152,6 +154,22 @@ static inline int run_take_huge(yoke_task *task, const void *in, void *out)
     (void)task;
     (void)out;
     return take_block(tally_of(in), HUGE);
+}
+
+static inline int run_take_aligned(yoke_task *task, const void *in, void *out)
+{
+    struct tally *tally = tally_of(in);
+    (void)task;
+    (void)out;
+    count_up(&tally->starts, 1);
+    if (!atomic_load_explicit(&tally->shelf, memory_order_seq_cst)) { /* else it is a retry's */
+        unsigned char *block = yoke_shared_alloc_aligned(ALIGNED, ALIGNMENT);
+        paint(block, ALIGNED);
+        atomic_store_explicit(&tally->shelf, block, memory_order_seq_cst);
+    }
+    count_up(&tally->ends, 1);
+    return (uintptr_t)atomic_load_explicit(&tally->shelf, memory_order_seq_cst) % ALIGNMENT ? 80
+                                                                                            : 0;
 }
 
 static inline int run_give(yoke_task *task, const void *in, void *out)

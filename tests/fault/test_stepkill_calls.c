@@ -124,6 +124,15 @@ static void take_a_run_of_chunks(void)
     run_call("huge block taken", &call, marks);
 }
 
+static void take_an_aligned_block(void)
+{
+    const struct stepkill_mark marks[] = {MARK(yk_worker_run), MARK(run_take_aligned),
+                                          MARK(yoke_shared_alloc_aligned), MARK(yk_table_complete),
+                                          END_OF_MARKS};
+    const struct call call = {.fn = run_take_aligned, .in_bytes = 8, .shelf_bytes = ALIGNED};
+    run_call("aligned block taken", &call, marks);
+}
+
 static void give_a_block(void)
 {
     const struct stepkill_mark marks[] = {MARK(yk_worker_run), MARK(run_give),
@@ -283,6 +292,7 @@ int main(int argc, char **argv)
     RUN(large_result);
     RUN(take_a_block);
     RUN(take_a_run_of_chunks);
+    RUN(take_an_aligned_block);
     RUN(give_a_block);
     RUN(give_a_run_of_chunks);
     RUN(own_small_block);
