@@ -5,7 +5,8 @@
  * program started, and everything that these started, also what forked twice or made a session of
  * its own: when the program ends, when it is killed here, and when this process is gone, however
  * that came. The handle is a yoke_process (process.h): wait, interrupt, kill, id and release work
- * on it. The calls on several processes work on processes of both kinds.
+ * on it; interrupt is for its process group, kill for all of its tree. The calls on several
+ * processes work on processes of both kinds.
  */
 #ifndef YOKE_PROGRAM_H
 #define YOKE_PROGRAM_H

@@ -276,6 +276,37 @@ static void pipes_are_ours_to_read_and_write(void)
     }
 }
 
+/* The supervisor lets go of what is the program's. */
+static void nobody_else_holds_its_pipes(void)
+{
+    FOR_EACH_START(flags)
+    {
+        int kept[2], fd = -1;
+        char script[64], byte = 0;
+        CHECK_EQ(pipe2(kept, O_CLOEXEC), 0);
+        if (kept[1] > 9) {
+            fprintf(stderr, "    descriptors of one digit, which sh wants, are taken\n");
+            close(kept[0]);
+            close(kept[1]);
+            return;
+        }
+        snprintf(script, sizeof script, "exec >&- %d>&-; sleep 1000", kept[1]);
+        yoke_process *process =
+            run_shell(script, (yoke_program){.output = {.kind = YOKE_STREAM_PIPE},
+                                             .keep_fds = &kept[1],
+                                             .keep_fd_count = 1,
+                                             .flags = flags});
+        close(kept[1]);
+        CHECK_RC(yoke_process_take_pipe(process, 1, &fd), 0);
+        CHECK_EQ(read(fd, &byte, 1), 0);
+        CHECK_EQ(read(kept[0], &byte, 1), 0);
+        CHECK_RC(yoke_process_wait(process, 0, NULL), -ETIMEDOUT);
+        close(fd);
+        close(kept[0]);
+        yoke_process_release(process);
+    }
+}
+
 static void descriptors_are_those_asked_for(void)
 {
     FOR_EACH_START(flags)
@@ -481,6 +512,7 @@ int main(int argc, char **argv)
     RUN(it_runs_where_it_is_told);
     RUN(files_are_read_emptied_and_appended_to);
     RUN(pipes_are_ours_to_read_and_write);
+    RUN(nobody_else_holds_its_pipes);
     RUN(descriptors_are_those_asked_for);
     RUN(streams_cross_over);
     RUN(signals_are_as_at_the_start_of_a_program);
