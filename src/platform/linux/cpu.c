@@ -163,9 +163,9 @@ static double group_memory(const char *root, const struct yk_hierarchy *at)
     return limit[0] > used[0] ? limit[0] - used[0] : 1;
 }
 
-/* The smallest value of `read` from our group up to the mount; 0: no limit anywhere. */
+/* The smallest value of `limit_of` from our group up to the mount; 0: no limit anywhere. */
 static double smallest(const char *root, const char *controller,
-                       double (*read)(const char *, const struct yk_hierarchy *))
+                       double (*limit_of)(const char *, const struct yk_hierarchy *))
 {
     double least = 0;
     for (int v2 = 0; v2 < 2; v2++) {
@@ -174,7 +174,7 @@ static double smallest(const char *root, const char *controller,
             continue;
         }
         for (;;) {
-            const double value = read(root, &at);
+            const double value = limit_of(root, &at);
             if (value > 0 && (least <= 0 || value < least)) {
                 least = value;
             }
