@@ -81,12 +81,14 @@ void yk_image_check(void)
     }
 }
 
-void yk_image_warm(const char *name)
+void yk_image_warm(const char *name, uint32_t owner)
 {
     follow_or_exit();
+    yk_worker_role_set();
     yk_process_name(name);
     yk_process_oom_raise();
     yk_random_reseed();
+    yk_heap_import(&inherited.heap, owner);
     warmed = true;
 }
 
@@ -95,10 +97,8 @@ void yk_image_begin(const char *name, uint32_t owner)
     if (warmed) {
         yk_process_name(name);
     } else {
-        yk_image_warm(name);
+        yk_image_warm(name, owner);
     }
-    yk_worker_role_set();
-    yk_heap_import(&inherited.heap, owner);
 }
 
 void yk_template_serve(struct yk_template_ctl *ctl, yk_image_entry *entry)
@@ -227,7 +227,7 @@ static const struct yk_code_range *range_of(const struct yk_code_range *ranges, 
     return NULL;
 }
 
-int yk_template_holds(struct yk_template *template, uintptr_t fn)
+static bool holds(struct yk_template *template, uintptr_t fn)
 {
     enum { NOW_MAX = 512 };
     yk_mutex_lock(&template->lock);
@@ -236,13 +236,27 @@ int yk_template_holds(struct yk_template *template, uintptr_t fn)
     const struct yk_code_range then = found != NULL ? *found : (struct yk_code_range){0};
     yk_mutex_unlock(&template->lock);
     if (then.end == 0) {
-        return YOKE_EIMAGE;
+        return false;
     }
     /* The same address may by now belong to another library. */
     struct yk_code_range now[NOW_MAX];
     const size_t count = yk_min(yk_code_ranges(now, NOW_MAX), NOW_MAX);
     const struct yk_code_range *const here = range_of(now, count, fn);
-    return here == NULL || here->identity == then.identity ? 0 : YOKE_EIMAGE;
+    return here == NULL || here->identity == then.identity;
+}
+
+int yk_template_holds(struct yk_template *template, uintptr_t fn)
+{
+    /* relaxed: the address is all there is to see. */
+    if (atomic_load_explicit(&template->known_fn, memory_order_relaxed) == fn) {
+        return 0;
+    }
+    if (!holds(template, fn)) {
+        return YOKE_EIMAGE;
+    }
+    /* relaxed: as above. */
+    atomic_store_explicit(&template->known_fn, fn, memory_order_relaxed);
+    return 0;
 }
 
 static bool is_reaped(int pidfd)
@@ -302,6 +316,8 @@ void yk_template_take_over(struct yk_template *template, struct yk_template_ctl 
     yk_mutex_lock(&template->lock);
     discard_locked(template);
     template->ranges = *ranges;
+    /* relaxed: who saw the old one saw the old image. */
+    atomic_store_explicit(&template->known_fn, 0, memory_order_relaxed);
     template->pidfd = pidfd;
     template->ctl = ctl;
     template->requests = 0;

@@ -36,6 +36,7 @@ struct yk_template {
     int pidfd;
     uint32_t requests; /* made so far */
     struct yk_ranges ranges;
+    _Atomic uintptr_t known_fn; /* held, when somebody asked last; not under lock */
 };
 
 /* What a copy runs; it must not return. arg is memory of the image or of the shared heap. */
@@ -74,7 +75,7 @@ void yk_child_end(int pidfd);
 /* First in every copy: dies with the program; the shared heap is owner's. */
 void yk_image_begin(const char *name, uint32_t owner);
 /* Before it, in a copy that waits for what it is to be: all that can be done by then. */
-void yk_image_warm(const char *name);
+void yk_image_warm(const char *name, uint32_t owner);
 /* In a copy: ends it if the program has gone. */
 void yk_image_check(void);
 

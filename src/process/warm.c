@@ -8,10 +8,14 @@
  */
 #include "process/warm.h"
 
+#include <errno.h>
+
 #include "process/keeper.h"
 
 #define REST_NS 1000000LL
 #define LOOK_NS 5000000000LL
+#define STACK_BYTES 32768
+#define PAGE_BYTES 4096
 
 struct warm {
     yk_mutex lock;
@@ -34,15 +38,27 @@ void yk_record_await_go(struct yk_process_record *record)
     while (atomic_load_explicit(&record->go, memory_order_acquire) == 0) {
         /* The parent-death signal ends us if nobody ever says it; the slice is for programs that
          * lost it. */
-        (void)yk_futex_wait(&record->go, 0, yk_clock_ns() + LOOK_NS, YK_SHARED);
-        yk_image_check();
+        if (yk_futex_wait(&record->go, 0, yk_clock_ns() + LOOK_NS, YK_SHARED) == -ETIMEDOUT) {
+            yk_image_check();
+        }
+    }
+}
+
+/* A page that is written first after the start would be copied then. */
+static void touch_stack(void)
+{
+    volatile unsigned char room[STACK_BYTES];
+    for (size_t i = 0; i < sizeof room; i += PAGE_BYTES) {
+        room[i] = 0;
     }
 }
 
 static void warm_main(void *arg)
 {
-    yk_image_warm("yoke-spare");
-    yk_record_await_go(arg);
+    struct yk_process_record *const record = arg;
+    yk_image_warm("yoke-spare", record->owner);
+    touch_stack();
+    yk_record_await_go(record);
     yk_process_main(arg);
 }
 
