@@ -4,7 +4,7 @@
  * Idea: one worker, one task at a time, every kind of argument, result and heap block. The worker
  * is stepped from the wake through claim, body and completion to the next sleep.
  */
-/* timeout: 300 */
+/* timeout: 600 */
 #define CHECK_TIMEOUT 120
 #include "stepkill_calls.h"
 
@@ -22,7 +22,7 @@ static void run_calls(const struct stepkill_scene *scene, int ways)
                              .pool = pool,
                              .retries = i == 1,
                              .how = i == 2 ? STEPKILL_CANCEL : STEPKILL_KILL,
-                             .stride = i == 0 ? 2 : 7,
+                             .stride = i == 0 ? 3 : 11,
                              .state = &calls,
                              .kills = kills};
         stepkill_scene_run(&s);

@@ -5,7 +5,7 @@
  * in the slot, in the note, replaced, a run of chunks half taken or half given back; or its word
  * was spoiled. Where exactly it dies is another each time.
  */
-/* timeout: 300 */
+/* timeout: 600 */
 #define CHECK_TIMEOUT 120
 #include "stepkill_calls.h"
 #include "stepkill_copy.h"

@@ -5,7 +5,7 @@
  * the first item of the next part. A kill costs at most the item that ran, those before it stay
  * done, the rest runs elsewhere, and nothing runs more often than its outcome tells.
  */
-/* timeout: 300 */
+/* timeout: 600 */
 #define CHECK_TIMEOUT 120
 #include <pthread.h>
 
