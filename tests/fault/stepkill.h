@@ -94,6 +94,7 @@ struct stepkill {
     /* this point */
     int pid;
     int killed;
+    int careful;  /* loops go around more often, or less: led only to places outside of them */
     int overshot; /* led to the end: it went another way than the last time */
     size_t mark;  /* 0: asleep; else the mark passed last */
     unsigned steps;
@@ -389,7 +390,8 @@ static inline void stepkill_jump(struct stepkill *s, size_t wanted, uintptr_t en
     size_t best = 0, cost = wanted;
     for (size_t i = 1; i <= wanted && i < path->known; i++) {
         const size_t here = BREAKS + (size_t)BREAK * path->visit[i] + (wanted - i);
-        if (here <= cost && path->at[i] != path->at[0]) {
+        const int safe = !s->careful || path->visit[i] == 1;
+        if (here <= cost && safe && path->at[i] != path->at[0]) {
             best = i;
             cost = here;
         }
@@ -408,7 +410,9 @@ static inline int stepkill_go(struct stepkill *s, size_t wanted, uintptr_t end)
         stepkill_jump(s, wanted, end);
     if (s->steps > 0 && s->regs.rip == end) {
         s->overshot = 1; /* a point too, but the one that was wanted is still to come */
-        stepkill_path_cut(0);
+        if (s->careful)
+            stepkill_path_cut(0);
+        s->careful = 1;
         return 1;
     }
     for (;;) {
@@ -510,6 +514,7 @@ static inline void stepkill_scene_run(struct stepkill *s)
     for (size_t mark = 0; s->scene->marks[mark].at; mark++) {
         size_t wanted = (size_t)(random_next(&random) % stride);
         stepkill_path_cut(0);
+        s->careful = 0;
         while (stepkill_point(s, mark, wanted)) {
             wanted = stepkill_next(s, wanted, stride);
             MUST(count_fds() == fds, "I6 no descriptor is lost");
