@@ -3,8 +3,8 @@
  *
  * How long to spin is learnt: longer after it found a task that way, shorter after it did not. At
  * most as many workers spin at once as there are CPUs, but one, which is the caller's. Who submits
- * wakes nobody while somebody spins; so a spinner that takes a task looks whether there are more,
- * and wakes the next worker for them (claim.c has the argument).
+ * wakes nobody while somebody spins; so whoever was idle and takes a task looks whether there are
+ * more, and wakes the next worker for them, who does the same (claim.c has the argument).
  */
 #include <errno.h>
 
@@ -62,7 +62,6 @@ static void spin_end(struct yoke_worker *worker)
         /* SYNC(spinners) seq_cst: before we look at tail, see claim.c. */
         atomic_fetch_and_explicit(spinners(worker), ~(1ULL << worker->index % 64),
                                   memory_order_seq_cst);
-        worker->owes_wake = true;
     }
 }
 
@@ -122,6 +121,8 @@ static void bit_set(struct yoke_worker *worker)
 
 int yk_worker_idle(struct yoke_worker *worker, int64_t until_ns)
 {
+    /* Also who did not spin: one wake that was passed on may stand for several tasks. */
+    worker->owes_wake = worker->ctl->spinners_max != 0;
     if (spin_for_work(worker)) {
         return 0;
     }

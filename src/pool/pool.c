@@ -199,7 +199,8 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     /* One CPU is the caller's, who looks too; with one in all, looking only keeps the others from
      * working. A pool that grows wants to know who is busy, so nobody counts on spinners there. */
     const unsigned cpus = yoke_cpu_count();
-    const bool several = pool->config.workers > 1 && lines <= pool->config.workers + 1;
+    const bool grows = pool->config.workers_max > pool->config.workers;
+    const bool several = pool->config.workers > 1 && !grows;
     ctl->spins = cpus > 1 ? SPINS_MAX : 0;
     ctl->spinners_max = several ? cpus - 1 : 0;
     pool->spins_max = ctl->spins;

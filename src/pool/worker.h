@@ -16,7 +16,7 @@ struct yoke_worker {
     struct yk_claimer claimer;
     unsigned index;
     uint32_t spins; /* what it learnt about spinning */
-    bool owes_wake; /* it spun, and others counted on it */
+    bool owes_wake; /* it was idle, and others may have counted on it */
     uint32_t ran;   /* tasks, of ctl->tasks_max */
 };
 
@@ -58,7 +58,7 @@ void yk_worker_live(struct yoke_worker *worker);
 bool yk_worker_await_batch(struct yoke_worker *worker);
 /* Spin, then sleep. 0: look again; else -ETIMEDOUT or -EINTR. */
 int yk_worker_idle(struct yoke_worker *worker, int64_t until_ns);
-/* After a spin that ended in a task: wake another worker if there are more. */
+/* It was idle and has a task: wake another worker if there are more. */
 void yk_worker_pass_on(struct yoke_worker *worker);
 
 /* The task that this thread runs now, or NULL. */
