@@ -11,8 +11,6 @@
 #include "memory/heap.h"
 #include "pool/dispatch.h"
 
-#define COLLECT_AHEAD 6U  /* slots */
-#define PUBLISH_AHEAD 16U /* slots; the one at head is looked at by workers */
 #define REPLACED_AT_ONCE 64
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
 
@@ -57,44 +55,17 @@ void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t unti
 
 /* --- publishing ----------------------------------------------------------------------------- */
 
-/* A FREE slot, with its ticket; YK_NO_SLOT if all are in use. */
-static uint32_t take_slot_locked(struct yoke_pool *pool, uint32_t *ticket) YK_REQUIRES(pool->lock)
+/* The next FREE slot, whose ticket is the tail; YK_NO_SLOT if all are in use. */
+static uint32_t take_slot_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
         const uint32_t index = yk_slot_of(pool->tail);
         if (pool->units[index] == NULL) {
-            *ticket = (uint32_t)pool->tail;
             return index;
         }
         pool->tail++; /* passed over: it is not READY with this ticket, claimers go past it */
     }
     return YK_NO_SLOT;
-}
-
-/* The slot is filled in and READY, but nobody was told: tail still stands before it. */
-static void place_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t index,
-                         uint32_t ticket) YK_REQUIRES(pool->lock)
-{
-    struct yk_slot *const slot = yk_pool_slot(pool, index);
-    slot->flags = 0;
-    slot->code = 0;
-    unit->fill(unit, slot);
-    /* relaxed: the word publishes these. */
-    atomic_store_explicit(&slot->progress, 0, memory_order_relaxed);
-    /* relaxed: as above. From the backlog, its waiter could not ask for a wake. */
-    atomic_store_explicit(&slot->notify, unit->state == YK_UNIT_BACKLOG, memory_order_relaxed);
-    /* relaxed: as above. */
-    atomic_store_explicit(&slot->cancel, 0, memory_order_relaxed);
-    unit->verdict = 0;
-    unit->ticket = ticket;
-    unit->state = YK_UNIT_TABLE;
-    yk_unit_slot_set(unit, index);
-    pool->units[index] = unit;
-    /* SYNC(slot-word) release: publishes what was filled in. */
-    atomic_store_explicit(&slot->word, yk_word(ticket, 0, YK_READY), memory_order_release);
-    pool->tail++;
-    /* Whoever had that line last, it is here when it is its turn. */
-    yk_prefetch_to_write(yk_pool_slot(pool, yk_slot_of(pool->tail + PUBLISH_AHEAD)));
 }
 
 void yk_pool_tell_locked(struct yoke_pool *pool, size_t placed)
@@ -114,12 +85,17 @@ void yk_pool_tell_locked(struct yoke_pool *pool, size_t placed)
 
 bool yk_unit_place_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
-    uint32_t ticket = 0;
-    const uint32_t index = take_slot_locked(pool, &ticket);
+    const uint32_t index = take_slot_locked(pool);
     if (index == YK_NO_SLOT) {
         return false;
     }
-    place_locked(pool, unit, index, ticket);
+    struct yk_slot *const slot = yk_pool_slot(pool, index);
+    slot->flags = 0;
+    slot->code = 0;
+    unit->fill(unit, slot);
+    /* relaxed: the word publishes it. From the backlog, its waiter could not ask for a wake. */
+    atomic_store_explicit(&slot->notify, unit->state == YK_UNIT_BACKLOG, memory_order_relaxed);
+    yk_slot_ready_locked(pool, unit, slot, index);
     if (YK_UNLIKELY(unit->timeout_ns != 0) && pool->kind == YOKE_PROCESSES) {
         yk_processes_timed_locked(pool, unit->timeout_ns);
     }
@@ -174,20 +150,6 @@ void yk_unit_settle_locked(struct yoke_pool *pool, struct yk_unit *unit,
     }
 }
 
-/* The slot is ours again. Its word stays as it is, DONE or of a dead owner: nobody claims that, and
- * writing it would only move the cache line once more. */
-void yk_slot_release_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock)
-{
-    pool->units[yk_unit_slot(unit)] = NULL;
-    yk_unit_slot_set(unit, YK_NO_SLOT);
-}
-
-static bool needs_announce(struct yk_slot *slot)
-{
-    /* SYNC(notify) seq_cst: a waiter asked before it went to sleep. */
-    return atomic_load_explicit(&slot->notify, memory_order_seq_cst) != 0;
-}
-
 static bool is_result(struct yoke_pool *pool, const struct yk_result *block)
 {
     return block != (void *)pool->ctl && yk_heap_block_bytes(block) >= sizeof *block;
@@ -240,15 +202,6 @@ void yk_slot_take_result(struct yoke_pool *pool, struct yk_slot *slot, struct yk
     answer->result_bytes = slot->u.record.result_bytes;
 }
 
-yoke_outcome yk_outcome_of(int32_t code)
-{
-    if (code < 0) {
-        const bool late = code == YK_TOLD_TIMEDOUT;
-        return (yoke_outcome){.kind = late ? YOKE_TIMEDOUT : YOKE_CANCELLED};
-    }
-    return (yoke_outcome){.kind = code == 0 ? YOKE_OK : YOKE_FAILED, .code = code};
-}
-
 /* The answer of a DONE slot, copied out of the worker's reach. */
 static void read_answer(struct yoke_pool *pool, struct yk_slot *slot, struct yk_answer *answer)
 {
@@ -262,12 +215,9 @@ static void collect_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQU
 {
     struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
     struct yk_answer answer = {0};
-    /* Who collects one after the other comes to that line soon, and a worker wrote it last. */
-    if (pool->in_flight > 2 * COLLECT_AHEAD) {
-        yk_prefetch(yk_pool_slot(pool, yk_slot_of(unit->ticket + COLLECT_AHEAD)));
-    }
+    yk_slot_send_for_next_locked(pool, unit);
     read_answer(pool, slot, &answer);
-    const bool announce = needs_announce(slot);
+    const bool announce = yk_slot_needs_announce(slot);
     yk_slot_release_locked(pool, unit);
     yk_unit_settle_locked(pool, unit, &answer);
     yk_pool_drain_backlog_locked(pool);
@@ -276,15 +226,9 @@ static void collect_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQU
     }
 }
 
-static bool is_done_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock)
-{
-    const uint64_t word = yk_slot_load_word(yk_pool_slot(pool, yk_unit_slot(unit)));
-    return yk_word_phase(word) == YK_DONE && yk_word_ticket(word) == unit->ticket;
-}
-
 void yk_unit_poll_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
-    if (unit->state == YK_UNIT_TABLE && is_done_locked(pool, unit)) {
+    if (yk_unit_is_done_locked(pool, unit)) {
         collect_locked(pool, unit);
     }
 }
@@ -350,7 +294,7 @@ bool yk_unit_revoke_locked(struct yoke_pool *pool, struct yk_unit *unit)
                                yk_word(unit->ticket, 0, YK_FREE))) {
             return false;
         }
-        announce = needs_announce(slot);
+        announce = yk_slot_needs_announce(slot);
         yk_slot_release_locked(pool, unit);
     } else {
         return false;

@@ -14,9 +14,9 @@
 
 #define ALIGN ((size_t)16)
 #if defined(YK_DEBUG)
-#define SPARE_JOBS_MAX 0U /* so that tools that watch malloc see each job's end */
+static const unsigned spare_jobs_max; /* 0: so that tools that watch malloc see each job's end */
 #else
-#define SPARE_JOBS_MAX YK_TABLE_SLOTS
+static const unsigned spare_jobs_max = YK_TABLE_SLOTS;
 #endif
 
 /* --- in and out of the table ---------------------------------------------------------------- */
@@ -24,18 +24,11 @@
 static void fill(struct yk_unit *unit, struct yk_slot *slot)
 {
     yoke_job *const job = (yoke_job *)unit;
-    slot->op = YK_OP_CALL;
-    slot->run.fn = job->fn;
-    slot->context = job->context;
-    slot->attempt = job->attempts;
-    if (YK_UNLIKELY(job->record != NULL)) {
+    yk_job_fill_small(job, slot);
+    if (job->record != NULL) {
         slot->u.record.call = job->record;
         slot->flags = unit->timeout_ns != 0 ? YK_FLAG_TIMED : 0;
-        return;
     }
-    slot->flags = YK_FLAG_INLINE;
-    memcpy(slot->u.data, job->small_in, YK_INLINE_IN_MAX);
-    memset(slot->u.data + YK_INLINE_IN_MAX, 0, YK_INLINE_OUT_MAX);
 }
 
 static bool may_try_again(const yoke_job *job, const struct yk_answer *answer)
@@ -80,17 +73,6 @@ static bool ended(struct yk_unit *unit, const struct yk_answer *answer)
 
 /* --- making and dropping -------------------------------------------------------------------- */
 
-yoke_job *yk_job_reuse_locked(struct yoke_pool *pool)
-{
-    yoke_job *const job = pool->spare_jobs;
-    if (job != NULL) {
-        pool->spare_jobs = job->next;
-        pool->spare_job_count--;
-        pool->jobs_out++;
-    }
-    return job;
-}
-
 yoke_job *yk_job_make(struct yoke_pool *pool)
 {
     yk_biased_lock(&pool->lock);
@@ -119,7 +101,7 @@ struct yoke_pool *yk_job_drop_locked(struct yoke_pool *pool, yoke_job *job)
         yk_pool_free(pool, job->record);
     }
     pool->jobs_out--;
-    if (YK_LIKELY(pool->spare_job_count < SPARE_JOBS_MAX && !pool->destroyed)) {
+    if (YK_LIKELY(pool->spare_job_count < spare_jobs_max && !pool->destroyed)) {
         job->next = pool->spare_jobs;
         pool->spare_jobs = job;
         pool->spare_job_count++;
@@ -137,31 +119,6 @@ void yk_jobs_free_spare_locked(struct yoke_pool *pool)
         free(job);
     }
     pool->spare_job_count = 0;
-}
-
-void yk_job_begin(yoke_job *job, yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes)
-{
-    job->unit.timeout_ns = 0;
-    job->unit.state = YK_UNIT_IDLE;
-    job->fn = fn;
-    job->context = NULL;
-    job->out_bytes = out_bytes;
-    job->record = NULL;
-    job->retries = 0;
-    job->attempts = 0;
-    job->cancelled = false;
-    job->released = false;
-    job->result = NULL;
-    /* relaxed: nobody else knows the job yet. */
-    atomic_store_explicit(&job->ended, false, memory_order_relaxed);
-    if (YK_LIKELY(in_bytes == YK_INLINE_IN_MAX)) {
-        memcpy(job->small_in, in, YK_INLINE_IN_MAX);
-    } else {
-        memset(job->small_in, 0, sizeof job->small_in);
-        if (in_bytes != 0 && in_bytes < YK_INLINE_IN_MAX) {
-            memcpy(job->small_in, in, in_bytes);
-        }
-    }
 }
 
 int yk_job_record(yoke_job *job, const void *in, size_t in_bytes, const yoke_options *options)
@@ -224,24 +181,22 @@ int yoke_job_result(yoke_job *job, yoke_outcome *outcome, const void **out, size
         return rc;
     }
     uint32_t unused = 0;
-    if (!yk_job_look(job, &unused)) {
+    if (YK_UNLIKELY(!yk_job_ended(job)) && !yk_job_look(job, &unused)) {
         return -EAGAIN;
     }
     const bool has_result = job->outcome.kind == YOKE_OK || job->outcome.kind == YOKE_FAILED;
-    const void *result = NULL;
-    size_t result_bytes = 0;
-    if (has_result && job->result != NULL) {
+    const void *result = job->record != NULL ? job->record_out : job->small_out;
+    size_t result_bytes = job->out_bytes;
+    if (YK_UNLIKELY(job->result != NULL)) {
         result = job->result_at;
         result_bytes = job->result_bytes;
-    } else if (has_result && job->out_bytes != 0) {
-        result = job->record != NULL ? job->record_out : job->small_out;
-        result_bytes = job->out_bytes;
     }
+    result_bytes = has_result ? result_bytes : 0;
     if (outcome != NULL) {
         *outcome = job->outcome;
     }
     if (out != NULL) {
-        *out = result;
+        *out = result_bytes != 0 ? result : NULL;
     }
     if (bytes != NULL) {
         *bytes = result_bytes;

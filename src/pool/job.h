@@ -52,14 +52,89 @@ static inline bool yk_job_is_small(size_t in_bytes, size_t out_bytes)
 }
 
 /* A job to fill in, from the pool's list; NULL: the list is empty. */
-yoke_job *yk_job_reuse_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+static inline yoke_job *yk_job_reuse_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+{
+    yoke_job *const job = pool->spare_jobs;
+    if (job != NULL) {
+        pool->spare_jobs = job->next;
+        pool->spare_job_count--;
+        pool->jobs_out++;
+    }
+    return job;
+}
+
 /* The same, or a new one; NULL: no memory. Not locked. */
 yoke_job *yk_job_make(struct yoke_pool *pool);
 /* It was never published, or has ended and is released. The pool, if it has to be freed now that
  * its last job is gone; else NULL. */
 struct yoke_pool *yk_job_drop_locked(struct yoke_pool *pool, yoke_job *job) YK_REQUIRES(pool->lock);
 /* Set up for one task with nothing but a function and a small argument. */
-void yk_job_begin(yoke_job *job, yoke_fn *fn, const void *in, size_t in_bytes, size_t out_bytes);
+static inline void yk_job_begin(yoke_job *job, yoke_fn *fn, const void *in, size_t in_bytes,
+                                size_t out_bytes)
+{
+    job->unit.timeout_ns = 0;
+    job->unit.state = YK_UNIT_IDLE;
+    job->fn = fn;
+    job->context = NULL;
+    job->out_bytes = out_bytes;
+    job->record = NULL;
+    job->retries = 0;
+    job->attempts = 0;
+    job->cancelled = false;
+    job->released = false;
+    job->result = NULL;
+    /* relaxed: nobody else knows the job yet. */
+    atomic_store_explicit(&job->ended, false, memory_order_relaxed);
+    if (YK_LIKELY(in_bytes == YK_INLINE_IN_MAX)) {
+        memcpy(job->small_in, in, YK_INLINE_IN_MAX);
+    } else {
+        memset(job->small_in, 0, sizeof job->small_in);
+        if (in_bytes != 0 && in_bytes < YK_INLINE_IN_MAX) {
+            memcpy(job->small_in, in, in_bytes);
+        }
+    }
+}
+
+/* Into a slot, as if it had no record. */
+static inline void yk_job_fill_small(const yoke_job *job, struct yk_slot *slot)
+{
+    slot->op = YK_OP_CALL;
+    slot->flags = YK_FLAG_INLINE;
+    slot->run.fn = job->fn;
+    slot->context = job->context;
+    slot->attempt = job->attempts;
+    memcpy(slot->u.data, job->small_in, YK_INLINE_IN_MAX);
+    memset(slot->u.data + YK_INLINE_IN_MAX, 0, YK_INLINE_OUT_MAX);
+}
+
+/* Collect it if it is DONE. The short way is for the plain ones: all is in the slot, and nobody
+ * sleeps for it. It does what yk_unit_poll_locked and the job's `ended` would do. */
+static inline void yk_job_poll_locked(struct yoke_pool *pool, yoke_job *job) YK_REQUIRES(pool->lock)
+{
+    struct yk_unit *const unit = &job->unit;
+    if (!yk_unit_is_done_locked(pool, unit)) {
+        return;
+    }
+    struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
+    const bool plain = slot->flags == YK_FLAG_INLINE && job->record == NULL && !job->released &&
+                       !yk_slot_needs_announce(slot) && pool->backlog == NULL;
+    if (YK_UNLIKELY(!plain)) {
+        yk_unit_poll_locked(pool, unit);
+        return;
+    }
+    yk_slot_send_for_next_locked(pool, unit);
+    job->attempts++;
+    job->outcome = yk_outcome_of(slot->code);
+    job->outcome.attempts = job->attempts;
+    memcpy(job->small_out, slot->u.data + YK_INLINE_IN_MAX, YK_INLINE_OUT_MAX);
+    yk_slot_release_locked(pool, unit);
+    unit->state = YK_UNIT_ENDED;
+    pool->in_flight--;
+    pool->tasks++;
+    pool->barren = 0;
+    /* SYNC(job-ended) release: publishes the outcome and the result. */
+    atomic_store_explicit(&job->ended, true, memory_order_release);
+}
 /* Copy what does not fit into the slot to where the workers see it: 0 or -ENOMEM. */
 int yk_job_record(yoke_job *job, const void *in, size_t in_bytes, const yoke_options *options);
 /* True if it has ended. Else a wake was asked for, and *event is what to sleep on. */

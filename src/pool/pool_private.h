@@ -193,7 +193,14 @@ int yk_pool_await(struct yoke_pool *pool, uint32_t event, int64_t until_ns);
 void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t until_ns);
 uint32_t yk_pool_event(struct yoke_pool *pool);
 /* How an item with this answer ended. */
-yoke_outcome yk_outcome_of(int32_t code);
+static inline yoke_outcome yk_outcome_of(int32_t code)
+{
+    if (code < 0) {
+        const bool late = code == YK_TOLD_TIMEDOUT;
+        return (yoke_outcome){.kind = late ? YOKE_TIMEDOUT : YOKE_CANCELLED};
+    }
+    return (yoke_outcome){.kind = code == 0 ? YOKE_OK : YOKE_FAILED, .code = code};
+}
 
 /* --- bury.c --------------------------------------------------------------------------------- */
 

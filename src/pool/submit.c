@@ -64,6 +64,23 @@ static bool is_plain(const yoke_pool *pool, yoke_fn *fn, const void *in, size_t 
            yk_pool_knows(pool, (uintptr_t)fn);
 }
 
+/* What yk_unit_place_locked does; there is room. */
+static inline void place_plain_locked(yoke_pool *pool, yoke_job *job) YK_REQUIRES(pool->lock)
+{
+    const uint32_t index = yk_slot_of(pool->tail);
+    pool->in_flight++;
+    if (YK_UNLIKELY(pool->units[index] != NULL)) {
+        (void)yk_unit_place_locked(pool, &job->unit);
+        return;
+    }
+    struct yk_slot *const slot = yk_pool_slot(pool, index);
+    slot->code = 0;
+    yk_job_fill_small(job, slot);
+    /* relaxed: the word publishes it. */
+    atomic_store_explicit(&slot->notify, 0, memory_order_relaxed);
+    yk_slot_ready_locked(pool, &job->unit, slot, index);
+}
+
 /* Up to count jobs, in order, as long as there are jobs and room; how many. */
 static size_t submit_plain(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
                            size_t out_bytes, size_t count, yoke_job **jobs)
@@ -81,8 +98,7 @@ static size_t submit_plain(yoke_pool *pool, yoke_fn *fn, const void *in, size_t 
             break;
         }
         yk_job_begin(job, (yoke_fn *)yk_code_at(name), at, in_bytes, out_bytes);
-        (void)yk_unit_place_locked(pool, &job->unit); /* there is room */
-        pool->in_flight++;
+        place_plain_locked(pool, job);
         jobs[made] = job;
         at = yk_next_item(at, in_bytes);
     }

@@ -12,11 +12,11 @@ bool yk_job_look(yoke_job *job, uint32_t *event)
     }
     struct yoke_pool *const pool = job->pool;
     yk_biased_lock(&pool->lock);
-    yk_unit_poll_locked(pool, &job->unit);
+    yk_job_poll_locked(pool, job);
     if (!yk_job_ended(job)) {
         *event = yk_pool_event(pool);
         if (yk_unit_notify_locked(pool, &job->unit)) {
-            yk_unit_poll_locked(pool, &job->unit);
+            yk_job_poll_locked(pool, job);
         }
     }
     yk_biased_unlock(&pool->lock);
@@ -57,7 +57,7 @@ static bool collect(yoke_job *job)
 {
     struct yoke_pool *const pool = job->pool;
     yk_biased_lock(&pool->lock);
-    yk_unit_poll_locked(pool, &job->unit);
+    yk_job_poll_locked(pool, job);
     yk_biased_unlock(&pool->lock);
     return yk_job_ended(job);
 }
@@ -103,7 +103,7 @@ static size_t collect_some(yoke_job *const *jobs, size_t count)
     size_t i = 0;
     yk_biased_lock(&pool->lock);
     for (; i < count && jobs[i] != NULL && jobs[i]->pool == pool; i++) {
-        yk_unit_poll_locked(pool, &jobs[i]->unit);
+        yk_job_poll_locked(pool, jobs[i]);
         if (!yk_job_ended(jobs[i])) {
             break;
         }
