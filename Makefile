@@ -273,6 +273,12 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_A)
 
 man_dir = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(1)))
 
+# Each call has a page by its name, which says where it is described: PAGE.NAME for each.
+MAN_LINKS = $(foreach m,$(filter %.3,$(MAN)),$(addprefix $(notdir $(m)).,$(filter-out \
+    $(basename $(notdir $(m))),$(shell sed -n '/^.Sh NAME/,/^.Nd/s/^.Nm \([a-z_]*\).*/\1/p' $(m)))))
+link_page = $(basename $(1))
+link_file = $(DESTDIR)$(MANDIR)/man3/$(subst .,,$(suffix $(1))).3
+
 install: all ## Install under PREFIX (/usr/local).
 	@install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCDIR)/yoke
 	install -m 755 $(YOKE) $(DESTDIR)$(BINDIR)/
@@ -284,6 +290,7 @@ install: all ## Install under PREFIX (/usr/local).
 	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCDIR@|$(INCDIR)|' \
 	     -e 's|@VERSION@|$(VERSION)|' yoke.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/yoke.pc
 	$(foreach m,$(MAN),@install -D -m 644 $(m) $(call man_dir,$(m))/$(notdir $(m))$(newline))
+	$(foreach l,$(MAN_LINKS),@echo '.so man3/$(call link_page,$(l))' > $(call link_file,$(l))$(newline))
 	@[ -n '$(DESTDIR)' ] || [ "$$(id -u)" != 0 ] || ldconfig
 
 uninstall: ## Remove what install put there.
@@ -291,6 +298,7 @@ uninstall: ## Remove what install put there.
 	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/yoke.pc
 	rm -rf $(DESTDIR)$(INCDIR)/yoke
 	$(foreach m,$(MAN),@rm -f $(call man_dir,$(m))/$(notdir $(m))$(newline))
+	@rm -f $(foreach l,$(MAN_LINKS),$(call link_file,$(l)))
 
 define newline
 

@@ -83,8 +83,17 @@ arm() {
     $make arm
 }
 
+# Sound, and each call of the headers has its page.
 man_pages() {
-    find docs/man -name '*.[1-8]' -print0 2>/dev/null | xargs -0 -r mandoc -T lint -W warning
+    local call pages bad=0
+    mandoc -T lint -W warning docs/man/*.[1-8] || bad=1
+    for call in $(sed -n 's/^YOKE_API.*[ *]\(yoke_[a-z0-9_]*\)(.*/\1/p' include/yoke/*.h); do
+        pages=$(grep -lE "^\.Nm $call( ,)?$" docs/man/*.3 | wc -l)
+        [ "$pages" = 1 ] && continue
+        echo "$call: error: named by $pages manual pages"
+        bad=1
+    done
+    return $bad
 }
 
 step() { # name

@@ -81,6 +81,10 @@ sed -n 's/^YOKE_API.*[ *]\(yoke_[a-z0-9_]*\)(.*/\1/p' "$at"/include/yoke/*.h | s
 nm -D --defined-only --format=posix "$so" | sed -n 's/^\(yoke_[a-z0-9_]*\)@.*/\1/p' | sort -u >"$root/exported"
 [ -s "$root/declared" ] || fail 'no declarations found in the headers'
 diff "$root/declared" "$root/exported" || fail 'declared and exported differ'
+while read -r call; do
+    page=$at/share/man/man3/$call.3
+    [ -s "$page" ] && [ -s "$at/share/man/$(sed -n 's/^\.so //p' "$page")" ] || fail "no manual page of $call"
+done <"$root/declared"
 needed=$(readelf -d "$so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | grep -v '^libc\.so\|^ld-linux') &&
     fail "needs more than libc: $needed"
 
