@@ -96,7 +96,7 @@ say  = @printf '  %-4s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2))
 all: lib $(YOKE) ## The library and the command line (the default).
 
 help: ## This list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 lib: $(LIBS) ## The library, static and shared.
 
