@@ -87,7 +87,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_process_start(const yoke_process_config *confi
 YOKE_API YOKE_MUST_CHECK int yoke_process_wait(yoke_process *process, int64_t until_ns,
                                                yoke_process_end *end);
 
-/** Send SIGINT. \return 0, -ESRCH (it has ended), -EINVAL, or -ECHILD in a forked child.
+/** Send SIGINT. \return 0, -ESRCH (it has ended), -EINVAL, -ECHILD in a forked child, or -EAGAIN: a
+ *  program's supervisor has hundreds of signals to pass on; try again.
  *
  *  Threads:    any.   Blocks: no.   After fork: not in the child (-ECHILD).
  */

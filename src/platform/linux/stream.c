@@ -20,7 +20,7 @@
 static int checked(int fd_or_error, int *fd)
 {
     if (fd_or_error < 0) {
-        return -errno;
+        return yk_fd_error(errno);
     }
     *fd = fd_or_error;
     return 0;
@@ -51,7 +51,7 @@ int yk_pipe_open(int *read_end, int *write_end)
 {
     const int saved = errno;
     int ends[2];
-    const int rc = pipe2(ends, O_CLOEXEC) != 0 ? -errno : 0;
+    const int rc = pipe2(ends, O_CLOEXEC) != 0 ? yk_fd_error(errno) : 0;
     if (rc == 0) {
         *read_end = ends[0];
         *write_end = ends[1];
@@ -84,7 +84,7 @@ int yk_bytes_open(const void *bytes, size_t count, int *fd)
 {
     const int saved = errno;
     const int file = memfd_create("yoke-bytes", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int rc = file < 0 ? -errno : yk_fd_write_at(file, bytes, count, 0);
+    int rc = file < 0 ? yk_fd_error(errno) : yk_fd_write_at(file, bytes, count, 0);
     if (rc == 0) {
         fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
         *fd = file;
