@@ -40,8 +40,9 @@ void yk_futex_wake(_Atomic uint32_t *word, int count, enum yk_scope scope);
 /* Get ready for yk_barrier_everywhere; false: this machine, or a tool that watches this program,
  * cannot do it. */
 bool yk_barrier_prepare(void);
-/* A full barrier on every CPU that runs a thread of this process, and here. */
-void yk_barrier_everywhere(void);
+/* A full barrier on every CPU that runs a thread of this process, and here. False: it was refused
+ * this time: no memory, or a filter of system calls that the program put on since. */
+bool yk_barrier_everywhere(void);
 
 /* A hint to the CPU that this is a spin loop. */
 static inline void yk_cpu_relax(void)

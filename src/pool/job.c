@@ -154,6 +154,7 @@ void yk_job_run(yoke_job *job)
     struct yoke_task task = {.context = job->context, .wants_result = true};
     const void *in = job->small_in;
     void *out = job->small_out;
+    memset(job->small_out, 0, sizeof job->small_out); /* the job may have been another one's */
     if (job->record != NULL) {
         in = job->record->in;
         out = job->record_out;
@@ -255,9 +256,8 @@ void yoke_job_release(yoke_job *job)
     struct yoke_pool *const pool = job->pool;
     yk_biased_lock(&pool->lock);
     struct yoke_pool *const last_of = release_locked(pool, job);
-    /* Others may still be on their way out of the lock: they touch it no more once it is open. */
     yk_biased_unlock(&pool->lock);
-    free(last_of);
+    yk_pool_forget(last_of);
 }
 
 /* All those of one pool at the front, under one lock; how many were looked at. */
@@ -271,7 +271,7 @@ static size_t release_some(yoke_job *const *jobs, size_t count)
         last_of = jobs[i] != NULL ? release_locked(pool, jobs[i]) : NULL;
     }
     yk_biased_unlock(&pool->lock);
-    free(last_of);
+    yk_pool_forget(last_of);
     return i;
 }
 

@@ -321,6 +321,15 @@ int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
 
 /* --- destroy -------------------------------------------------------------------------------- */
 
+void yk_pool_forget(struct yoke_pool *pool)
+{
+    if (pool != NULL) {
+        /* Who released a job before us may still be on its way out of the lock. */
+        yk_biased_fini(&pool->lock);
+        free(pool);
+    }
+}
+
 /* Jobs that were not released stay readable; the last of them frees the pool. */
 static void free_after_last_job(struct yoke_pool *pool)
 {
@@ -330,7 +339,7 @@ static void free_after_last_job(struct yoke_pool *pool)
     const bool last = pool->jobs_out == 0;
     yk_biased_unlock(&pool->lock);
     if (last) {
-        free(pool);
+        yk_pool_forget(pool);
     }
 }
 

@@ -51,6 +51,7 @@ struct yk_unit {
     struct yk_unit *next; /* in the backlog */
     uint32_t ticket;
     int verdict;           /* what the kill of its worker will mean; 0: YOKE_CRASHED */
+    int64_t claimed_ns;    /* the watchdog saw it claimed first; 0: not yet */
     _Atomic uint32_t slot; /* also read without the lock, as a hint of where to look */
 };
 
@@ -66,6 +67,7 @@ static inline void yk_unit_init(struct yk_unit *unit,
     unit->results = NULL;
     unit->state = YK_UNIT_IDLE;
     unit->verdict = 0;
+    unit->claimed_ns = 0;
     atomic_init(&unit->slot, YK_NO_SLOT);
 }
 
@@ -180,7 +182,8 @@ void yk_unit_cancel_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQU
 uint32_t yk_unit_progress_locked(struct yoke_pool *pool, struct yk_unit *unit)
     YK_REQUIRES(pool->lock);
 /* Its owner will be killed for what it runs at this progress, and cannot go on to anything else.
- * The owner, or 0: it moved on. */
+ * The owner, or 0: it moved on. YK_PROGRESS_ANY: for the whole unit, whatever runs. */
+#define YK_PROGRESS_ANY UINT32_MAX
 uint32_t yk_unit_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint32_t progress)
     YK_REQUIRES(pool->lock);
 /* End every unit that has not begun as cancelled. */
@@ -232,6 +235,8 @@ static inline bool yk_pool_knows(const struct yoke_pool *pool, uintptr_t fn)
  * YOKE_EIMAGE or -ENOMEM. */
 int yk_pool_translate(struct yoke_pool *pool, uintptr_t *name);
 int yk_options_read(yoke_options *out, const yoke_options *options);
+/* Free the struct, which is all that is left after destroy and the last job; NULL does nothing. */
+void yk_pool_forget(struct yoke_pool *pool);
 
 /* The calling thread is inside a task of this pool, however deep. */
 bool yk_pool_inside_task(const struct yoke_pool *pool);
@@ -259,6 +264,8 @@ void yk_processes_stop(struct yoke_pool *pool);
 void yk_processes_timed_locked(struct yoke_pool *pool, int64_t timeout_ns) YK_REQUIRES(pool->lock);
 /* The spare becomes a worker, if one is needed. */
 void yk_processes_promote_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* Workers whose order to work was written over get it again. */
+void yk_processes_remind_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 
 /* --- escalate.c: tasks that must end ------------------------------------------------------- */
 

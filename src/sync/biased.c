@@ -10,6 +10,9 @@
  *
  * A barrier costs microseconds, so a lock that many threads use loses its favourite: `claimed`
  * then stays 1 for ever, and F, who may just be on its way in by the short way, goes the long one.
+ *
+ * S clears `claimed` before it opens the mutex, so F may come and go while S is still on its way
+ * out. Who frees the lock therefore goes through the mutex once: yk_biased_fini.
  */
 #include "sync/biased.h"
 
@@ -17,6 +20,7 @@
 #define LOOK_NS 200000LL /* the favourite does not wake who waits for it: it looks that often */
 #define STRANGERS_FEW 16
 #define USES_PER_STRANGER 256 /* a barrier costs about as much as so many uses save */
+#define DRAIN_NS 10000000LL   /* stores reach the other CPUs in far less than that by themselves */
 
 _Thread_local char yk_biased_mark;
 
@@ -43,19 +47,38 @@ static void await_favourite(yk_biased *lock)
     }
 }
 
-static bool costs_too_much(const yk_biased *lock)
+/* What was long ago tells nothing of now: the favourite earns its way anew each few strangers. */
+static bool costs_too_much_locked(yk_biased *lock)
 {
-    return lock->strangers >= STRANGERS_FEW && lock->uses < lock->strangers * USES_PER_STRANGER;
+    if (++lock->strangers < STRANGERS_FEW) {
+        return false;
+    }
+    const bool much = lock->uses < lock->strangers * USES_PER_STRANGER;
+    lock->strangers = 0;
+    lock->uses = 0;
+    return much;
+}
+
+/* There is no barrier any more: give what the favourite wrote the time to get here by itself. */
+static void drain(void)
+{
+    _Atomic uint32_t never = 0;
+    const int64_t until = yk_clock_ns() + DRAIN_NS;
+    while (yk_clock_ns() < until) {
+        (void)yk_futex_wait(&never, 0, until, YK_PRIVATE);
+    }
 }
 
 static void enter_as_stranger(yk_biased *lock)
 {
     /* SYNC(biased) seq_cst: before the barrier, and `inside` is read after it. */
     atomic_store_explicit(&lock->claimed, 1, memory_order_seq_cst);
-    yk_barrier_everywhere();
+    const bool ordered = yk_barrier_everywhere();
+    if (YK_UNLIKELY(!ordered)) {
+        drain();
+    }
     await_favourite(lock);
-    lock->strangers++;
-    if (costs_too_much(lock)) {
+    if (costs_too_much_locked(lock) || !ordered) {
         /* relaxed: the favourite learns it from `claimed`, which stays. */
         atomic_store_explicit(&lock->favourite, 0, memory_order_relaxed);
     }
@@ -83,5 +106,11 @@ void yk_biased_unlock_slow(yk_biased *lock) YK_NO_LOCK_ANALYSIS
         /* SYNC(biased) release: publishes what was written under the lock to the favourite. */
         atomic_store_explicit(&lock->claimed, 0, memory_order_release);
     }
+    yk_mutex_unlock(&lock->mutex);
+}
+
+void yk_biased_fini(yk_biased *lock)
+{
+    yk_mutex_lock(&lock->mutex);
     yk_mutex_unlock(&lock->mutex);
 }

@@ -17,8 +17,9 @@ typedef struct YK_CAPABILITY yk_biased {
     _Atomic uint32_t inside;     /* the favourite holds the lock, the short way */
     _Atomic uint32_t claimed;    /* somebody else holds it, or waits for the favourite to leave */
     _Atomic uintptr_t favourite; /* see yk_biased_self; 0: nobody */
-    uint64_t uses;               /* under the lock: by the favourite, the short way */
-    uint64_t strangers;          /* under the lock: by others */
+    /* under the lock, since the last look at them */
+    uint64_t uses;      /* by the favourite, the short way */
+    uint64_t strangers; /* by others */
 } yk_biased;
 
 extern _Thread_local char yk_biased_mark;
@@ -34,6 +35,9 @@ static inline uintptr_t yk_biased_self(void)
 void yk_biased_init(yk_biased *lock);
 void yk_biased_lock_slow(yk_biased *lock);
 void yk_biased_unlock_slow(yk_biased *lock);
+/* Before its memory goes, when nobody has it and nobody will come: waits until the last one is out
+ * of it for good. */
+void yk_biased_fini(yk_biased *lock);
 
 static inline bool yk_biased_is_favourite(const yk_biased *lock)
 {

@@ -61,7 +61,7 @@ bool yk_barrier_prepare(void)
     return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
 }
 
-void yk_barrier_everywhere(void)
+bool yk_barrier_everywhere(void)
 {
-    (void)membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+    return membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0;
 }
