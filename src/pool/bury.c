@@ -215,6 +215,9 @@ static void mend_ends_locked(struct yoke_pool *pool, uint64_t oldest) YK_REQUIRE
 void yk_pool_audit_locked(struct yoke_pool *pool)
 {
     end_garbage_locked(pool);
+    if (pool->kind == YOKE_PROCESSES) {
+        yk_processes_remind_locked(pool);
+    }
     yk_pool_drain_backlog_locked(pool);
     const uint64_t oldest = oldest_ready_locked(pool);
     mend_ends_locked(pool, oldest);

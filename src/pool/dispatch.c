@@ -344,7 +344,7 @@ uint32_t yk_unit_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint3
     if (yk_word_phase(word) != YK_CLAIMED) {
         return 0;
     }
-    if (unit->items == 0) {
+    if (unit->items == 0 || progress == YK_PROGRESS_ANY) {
         return yk_slot_swap_word(slot, word, yk_word(unit->ticket, owner, YK_DOOMED)) ? owner : 0;
     }
     uint32_t seen = progress;

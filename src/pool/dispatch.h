@@ -58,6 +58,7 @@ static inline void yk_slot_ready_locked(struct yoke_pool *pool, struct yk_unit *
     /* relaxed: as above. */
     atomic_store_explicit(&slot->cancel, 0, memory_order_relaxed);
     unit->verdict = 0;
+    unit->claimed_ns = 0;
     unit->ticket = (uint32_t)pool->tail;
     unit->state = YK_UNIT_TABLE;
     yk_unit_slot_set(unit, index);

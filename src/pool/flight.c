@@ -78,7 +78,8 @@ struct yk_reading yk_leg_read(const struct yk_leg *leg, unsigned retries, bool s
     if (leg->answer.died && progress <= count) {
         const size_t k = progress > 0 ? progress - 1 : 0;
         const unsigned attempts = (k == 0 ? leg->piece.attempts : 0) + 1;
-        return read_dead(leg, k, progress > 0,
+        /* Late before its first item, it lied: it was given more than the time of all. */
+        return read_dead(leg, k, progress > 0 || leg->unit.verdict == YOKE_TIMEDOUT,
                          yk_leg_may_try_again(leg, attempts, retries, stopped));
     }
     /* Taken back before it began, it never ran; cut short by a cancel, it ran in part. */

@@ -106,7 +106,7 @@ void yk_sweep_take_range(struct yk_sweep_run *run, struct yk_sweep_part *part)
 {
     const struct yk_leg *const leg = &part->leg;
     const struct yk_piece piece = leg->piece;
-    const bool begun = leg->answer.progress > 0;
+    const bool begun = leg->answer.progress > 0 || leg->unit.verdict == YOKE_TIMEDOUT;
     const bool stopped = run->rc != 0;
     const bool retry = leg->answer.died && !stopped &&
                        (!begun || yk_leg_may_try_again(leg, piece.attempts + 1,

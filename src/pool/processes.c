@@ -54,15 +54,28 @@ static bool state_swap(struct yk_line *line, enum yk_line_state from, enum yk_li
                                                    memory_order_acq_rel, memory_order_relaxed);
 }
 
-/* From now on it claims tasks, as soon as it is ready. */
-static void activate_locked(struct yoke_pool *pool, uint32_t index) YK_REQUIRES(pool->lock)
+static void order_to_work(struct yk_line *line)
 {
-    struct yk_line *const line = &pool->table.lines[index];
-    pool->members[index].active = true;
-    pool->active++;
     if (!state_swap(line, YK_LINE_STARTING, YK_LINE_STARTING_ACTIVE) &&
         state_swap(line, YK_LINE_PARKED, YK_LINE_ACTIVE)) {
         yk_futex_wake(&line->state, 1, YK_SHARED);
+    }
+}
+
+/* From now on it claims tasks, as soon as it is ready. */
+static void activate_locked(struct yoke_pool *pool, uint32_t index) YK_REQUIRES(pool->lock)
+{
+    pool->members[index].active = true;
+    pool->active++;
+    order_to_work(&pool->table.lines[index]);
+}
+
+void yk_processes_remind_locked(struct yoke_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->table.line_count; i++) {
+        if (pool->members[i].alive && pool->members[i].active) {
+            order_to_work(&pool->table.lines[i]);
+        }
     }
 }
 

@@ -459,6 +459,9 @@ static bool help(struct run *run)
 static void rest(struct run *run)
 {
     const uint32_t event = yk_pool_event(run->pool);
+    if (run->tally->rc != 0 && !run->recalled) {
+        return; /* next said stop just now */
+    }
     if (help(run) || yk_flight_notify(&run->flight)) {
         return;
     }

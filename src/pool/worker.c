@@ -118,7 +118,9 @@ static bool run_items(struct yoke_task *task, struct yk_slot *slot)
     }
     part->took_ns = task->wants_result ? yk_clock_ns() - begin_ns : 0;
     part->ran = k;
-    return k < part->count || step_to(slot, k, k + 1);
+    /* Also after a cancel: the item that ran last may have been doomed meanwhile, and from here on
+     * none can be. */
+    return step_to(slot, k, part->count + 1);
 }
 
 /* --- giving up ----------------------------------------------------------------------------- */
