@@ -6,7 +6,7 @@
  * many tasks, and whether to take the real-time priority that keeps other programs out (root).
  *
  *   make lib && cc -O2 -Iinclude -o quiet bench/spikes/quiet.c build/libyoke.a
- *   strace -c -f -o 1000.txt ./quiet 1000 && strace -c -f -o 1000000.txt ./quiet 1000000
+ *   strace -c -f -o 1000.txt ./quiet 1000 rt && strace -c -f -o 1000000.txt ./quiet 1000000 rt
  *   tail -n 1 1000.txt 1000000.txt; grep futex 1000.txt 1000000.txt
  */
 #include <sched.h>
