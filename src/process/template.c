@@ -420,9 +420,11 @@ struct seed {
 
 _Static_assert(sizeof(struct seed) <= YK_LOCAL_BYTES, "fits the area that forks wipe");
 
+/* On the keeper, which makes the copies too: none of the old seed's is made after the old one goes. */
 static int plant_seed(void *arg)
 {
     const struct yk_image_setup setup = {.caller_waits = true};
+    yk_warm_discard();
     return yk_template_plant(arg, &setup);
 }
 
@@ -437,7 +439,6 @@ static int plant_seed_locked(struct seed *seed) YK_REQUIRES(seed->lock)
     if (rc != 0) {
         return rc;
     }
-    yk_warm_discard();
     rc = yk_keeper_call(plant_seed, &seed->template);
     if (rc != 0 && !planted) {
         yk_keeper_drop();
