@@ -91,7 +91,8 @@ YOKE_API unsigned yoke_cpu_count(void);
  *  Optional. Pools and processes with image = YOKE_SEED are made of copies of the program as it
  *  is now, so they start as fast from a 10 GB program as from a 10 MB one. A second call does
  *  nothing, unless somebody killed the process that holds the image: then it plants a new one. It
- *  costs one small process that sleeps.
+ *  costs one small process that sleeps, and one more once a single process was made of the seed: a
+ *  copy that waits for the next one.
  *
  *  \return 0, -ENOMEM, -EAGAIN (no process to be had), -EMFILE, or YOKE_ENESTED in a worker.
  *

@@ -23,8 +23,8 @@ enum {
 
 /** Limits of one process; zero means none. What goes beyond them is the process's trouble alone. */
 typedef struct yoke_limits {
-    size_t memory_bytes; /**< private memory; beyond it malloc and mmap fail. Where a cgroup v2 can
-                              be written, all memory; beyond it the kernel kills */
+    size_t memory_bytes; /**< private memory; beyond it malloc and mmap fail. Workers of pools
+                              where a cgroup v2 can be written: all memory; the kernel kills */
     int64_t cpu_ns;      /**< CPU time, from its start, rounded up to seconds; then SIGXCPU */
     size_t file_bytes;   /**< of any file it writes; beyond it SIGXFSZ */
     unsigned files;      /**< open descriptors */
