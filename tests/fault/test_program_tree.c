@@ -76,7 +76,7 @@ static void kill_ends_all(void)
         if (how == 0)
             CHECK_EQ(yoke_process_kill(process), 0);
         if (how == 1)
-            CHECK_RC(yoke_process_stop(&process, 1, 50000000), 0);
+            CHECK_RC(yoke_process_stop(&process, 1, 1000000000), 0);
         if (how < 2)
             CHECK_EQ(end_of(process).signal, how == 0 ? SIGKILL : SIGINT);
         else
