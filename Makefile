@@ -150,7 +150,7 @@ arm: | build/deps/check ## The unit tests on an emulated ARM machine (aarch64).
 	    CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar \
 	    VIA='prlimit --as=17179869184 qemu-aarch64' TESTS='$(wildcard tests/unit/*/test_*.c)'
 
-check: | build/deps/check ## All that must hold: style, rooms, two compilers, tests, sanitizers, ARM.
+check: | build/deps/check ## All that must hold: style, rooms, two compilers, tests, sanitizers, fuzzing, ARM.
 	+@MAKE='$(MAKE)' ONLY='$(ONLY)' SKIP='$(SKIP)' tools/check.sh
 
 bench: $(BUILD)/bench/yoke-bench ## The benchmarks, or those that begin with ONLY=prefix.
