@@ -5,7 +5,8 @@
 # Idea: each tests/fault/planted/*.bug is a mistake one could make in the library. It goes into a
 # copy of the one file it is about; that file, compiled, takes the place of the right one in a
 # test program, and the named part of it must fail, at the named check. A bug that does not fit
-# any more is a failure too: it has to be planted anew. timeout: 600
+# any more is a failure too: it has to be planted anew.
+# timeout: 600
 . "$(dirname "$0")/lib.sh"
 
 : "${BUILD:=build}" "${CC:=gcc}"
@@ -34,7 +35,8 @@ plant() { # bug test: compiles the file with the bug in, to $scratch/bug.o
 run_part() { # test part [object]
     local library=$BUILD/libyoke.a
     [[ $1 != test_inject* ]] || library=$BUILD/inject.a
-    $CC $flags -o "$scratch/$1" "tests/fault/$1.c" ${3:-} "$library" || return 1
+    local source=(tests/{fault,stress,unit/*}/"$1.c")
+    $CC $flags -o "$scratch/$1" $(ls "${source[@]}" 2>/dev/null) ${3:-} "$library" || return 1
     run timeout 150 "$scratch/$1" "$2" each
     [ "$code" -ne 77 ] || skip "$(sed -n 's/^skipped: //p' "$scratch/out")"
 }
