@@ -13,7 +13,7 @@
 #include "check.h"
 #include <stdbool.h>
 
-enum { MOST = 4, PARTIES = 64, ROUNDS = 16000, KILLS = 150, ALARM_MS = 30000 };
+enum { MOST = 4, PARTIES = 64, ROUNDS = 16000, KILLS = 150, ALARM_MS = 10000 };
 
 struct party {
     atomic_long wanted, here, gone;

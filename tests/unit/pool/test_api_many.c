@@ -146,6 +146,9 @@ static void a_job_that_was_released_early_is_used_again(void)
             for (int i = 0; i < FEW; i++)
                 in[i] = round + i;
             CHECK_RC(yoke_submit_many(pool, check_square, in, sizeof *in, 8, FEW, NULL, jobs), 0);
+            for (int i = 0; i < FEW * FEW; i++)
+                check_true(jobs[i / FEW] != jobs[i % FEW] || i / FEW == i % FEW,
+                           "each job is its own", __FILE__, __LINE__);
             yoke_job_release_all(jobs, FEW / 2);
             CHECK_RC(yoke_wait_all(&jobs[FEW / 2], FEW / 2, soon()), 0);
             for (int i = FEW / 2; i < FEW; i++) {
