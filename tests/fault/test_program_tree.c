@@ -23,9 +23,11 @@ static const char *const quick[] = {
 };
 enum { QUICK = sizeof quick / sizeof *quick };
 
+/* The last one by exec: a shell that waits for a child leaves it to the child whether SIGINT ends it,
+ * and the child may just be on its way to be another program. */
 static const char slow[] =
     "sleep %1$s & setsid sh -c 'trap \"\" INT TERM; sleep %1$s & sleep %1$s; "
-    ": %1$s' & (setsid sleep %1$s &); echo; sleep %1$s; : %1$s";
+    ": %1$s' & (setsid sleep %1$s &); echo; exec sleep %1$s";
 
 static yoke_process *run_marked(const char *script, const char *mark, yoke_program program)
 {
