@@ -174,7 +174,6 @@ static int note_order(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
-/* More than there are slots: one worker takes them one after the other. */
 static void room_runs_out_in_the_middle(void)
 {
     FOR_EACH_KIND(kind)
@@ -196,19 +195,22 @@ static void room_runs_out_in_the_middle(void)
         yoke_job_release_all(jobs, MANY);
         end_pool(pool);
     }
-    if (!check_has_kind(YOKE_THREADS))
-        return;
-    static int64_t in[MANY];
-    static yoke_job *jobs[MANY];
+}
+
+/* While there is room for all; else a later one may get the slot of an earlier one's turn. */
+static void one_worker_takes_them_in_order(void)
+{
+    static int64_t in[SLOTS];
+    static yoke_job *jobs[SLOTS];
     yoke_pool *pool = make_pool(YOKE_THREADS, 1);
     count_set(&next_in_order, 0);
-    for (int i = 0; i < MANY; i++)
+    for (int i = 0; i < SLOTS; i++)
         in[i] = i;
-    CHECK_RC(yoke_submit_many(pool, note_order, in, sizeof *in, 0, MANY, NULL, jobs), 0);
-    WAIT_FOR(count_get(&next_in_order) == MANY); /* without our help, which has no order */
+    CHECK_RC(yoke_submit_many(pool, note_order, in, sizeof *in, 0, SLOTS, NULL, jobs), 0);
+    WAIT_FOR(count_get(&next_in_order) == SLOTS); /* without our help, which has no order */
     CHECK_EQ(count_get(&out_of_order), 0);
-    CHECK_RC(yoke_wait_all(jobs, MANY, soon()), 0);
-    yoke_job_release_all(jobs, MANY);
+    CHECK_RC(yoke_wait_all(jobs, SLOTS, soon()), 0);
+    yoke_job_release_all(jobs, SLOTS);
     end_pool(pool);
 }
 
@@ -411,6 +413,8 @@ int main(int argc, char **argv)
     RUN(a_job_shows_nothing_of_the_one_before);
     RUN(a_job_that_was_released_early_is_used_again);
     RUN(room_runs_out_in_the_middle);
+    if (check_has_kind(YOKE_THREADS))
+        RUN(one_worker_takes_them_in_order);
     if (check_has_kind(YOKE_PROCESSES))
         RUN(a_pool_breaks_in_the_middle);
     RUN(odd_lists);
