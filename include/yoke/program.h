@@ -20,7 +20,7 @@ extern "C" {
 
 /** What a standard stream of a program is. */
 enum {
-    YOKE_STREAM_INHERIT = 0, /**< this process's own */
+    YOKE_STREAM_INHERIT = 0, /**< this process's own; closed if that is closed */
     YOKE_STREAM_NULL = 1,    /**< /dev/null */
     YOKE_STREAM_PIPE = 2,    /**< a pipe; the other end is ours: yoke_process_take_pipe */
     YOKE_STREAM_FD = 3,      /**< a descriptor of this process; it stays the caller's */

@@ -142,6 +142,9 @@ int yk_fd_error(int error);
 /* Close all descriptors but 0, 1, 2 and keep[0..count). */
 int yk_fd_close_others(const int *keep, size_t count);
 bool yk_fd_is_open(int fd);
+/* Out of the numbers of the standard streams, where another program would take it for its own. The
+ * same descriptor if it cannot be moved. */
+int yk_fd_lift(int fd);
 
 int yk_eventfd_create(int *fd);
 void yk_eventfd_signal(int fd);
@@ -304,7 +307,7 @@ struct yk_program {
     char *const *argv;
     char *const *environment; /* NULL: ours */
     const char *directory;    /* or NULL */
-    int streams[3];           /* what becomes 0, 1 and 2 */
+    int streams[3];           /* what becomes 0, 1 and 2; -1: it is closed */
     const int *keep_fds;
     size_t keep_fd_count;
     const yoke_limits *limits;

@@ -17,7 +17,7 @@
 struct start {
     const yoke_program *wanted;
     yoke_process *process;
-    int streams[YK_STREAMS];  /* what becomes 0, 1 and 2 */
+    int streams[YK_STREAMS];  /* what becomes 0, 1 and 2; -1: it is closed */
     bool is_ours[YK_STREAMS]; /* close it after the start */
 };
 
@@ -92,8 +92,7 @@ static int open_stream(struct start *start, const yoke_stream *stream, int which
 {
     switch (stream->kind) {
     case YOKE_STREAM_INHERIT:
-        start->streams[which] = which;
-        return 0;
+        return 0; /* it is there already */
     case YOKE_STREAM_FD:
         start->streams[which] = stream->fd;
         return yk_fd_is_open(stream->fd) ? 0 : -EBADF;
@@ -113,6 +112,10 @@ static int open_streams(struct start *start)
     const yoke_stream *const streams[YK_STREAMS] = {&start->wanted->input, &start->wanted->output,
                                                     &start->wanted->error};
     int rc = 0;
+    /* Before anything is opened: what is closed here is closed there. */
+    for (int i = 0; i < YK_STREAMS; i++) {
+        start->streams[i] = yk_fd_is_open(i) ? i : -1;
+    }
     for (int i = 0; i < YK_STREAMS && rc == 0; i++) {
         rc = open_stream(start, streams[i], i);
     }

@@ -25,6 +25,20 @@ void yk_fd_close(int fd)
     errno = saved;
 }
 
+int yk_fd_lift(int fd)
+{
+    if (fd < 0 || fd >= FIRST_OTHER_FD) {
+        return fd;
+    }
+    const int saved = errno;
+    const int lifted = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_OTHER_FD);
+    if (lifted >= 0) {
+        close(fd);
+    }
+    errno = saved;
+    return lifted >= 0 ? lifted : fd;
+}
+
 bool yk_fd_is_open(int fd)
 {
     const int saved = errno;
@@ -85,7 +99,7 @@ static int checked(int fd_or_error, int *fd)
     if (fd_or_error < 0) {
         return yk_fd_error(errno);
     }
-    *fd = fd_or_error;
+    *fd = yk_fd_lift(fd_or_error);
     return 0;
 }
 

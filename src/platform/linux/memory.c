@@ -180,7 +180,8 @@ int yk_map_shared_at(const struct yk_shared_object *object, size_t bytes, void *
 {
     const int saved = errno;
     struct stat info;
-    const bool sound = fcntl(object->fd, F_GET_SEALS) == seals && fstat(object->fd, &info) == 0 &&
+    const int has = fcntl(object->fd, F_GET_SEALS); /* some machines add a seal of their own */
+    const bool sound = has >= 0 && (has & seals) == seals && fstat(object->fd, &info) == 0 &&
                        (uint64_t)info.st_size == bytes;
     void *start = NULL;
     int rc =

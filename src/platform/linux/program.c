@@ -64,17 +64,21 @@ YK_RAW static long set_streams(const int wanted[STREAMS])
     long from[STREAMS];
     for (int i = 0; i < STREAMS; i++) {
         from[i] = wanted[i];
-        if (from[i] < STREAMS && from[i] != i) {
+        if (from[i] >= 0 && from[i] < STREAMS && from[i] != i) {
             from[i] = YK_SYS(SYS_fcntl, from[i], F_DUPFD_CLOEXEC, STREAMS);
-        }
-        if (from[i] < 0) {
-            return from[i];
+            if (from[i] < 0) {
+                return from[i];
+            }
         }
     }
     for (int i = 0; i < STREAMS; i++) {
+        if (from[i] < 0) {
+            YK_SYS(SYS_close, i);
+            continue;
+        }
         const long rc =
             from[i] == i ? YK_SYS(SYS_fcntl, i, F_SETFD, 0) : YK_SYS(SYS_dup3, from[i], i, 0);
-        if (rc < 0 && from[i] != i) { /* one that was closed here stays closed */
+        if (rc < 0) {
             return rc;
         }
     }
@@ -140,6 +144,12 @@ YK_RAW static long set_descriptors(const struct launch *launch)
     }
 }
 
+/* What forbids to execute a nameless file, as against what is wrong with the program. */
+YK_RAW static long supervisor_error(long rc)
+{
+    return rc == -EACCES || rc == -EPERM || rc == -ENOSYS ? -ENOTSUP : rc;
+}
+
 YK_RAW static long become(const struct launch *launch)
 {
     const struct yk_program *const program = launch->program;
@@ -151,8 +161,8 @@ YK_RAW static long become(const struct launch *launch)
         return rc;
     }
     if (launch->control >= 0) {
-        return YK_SYS(SYS_execveat, program->supervisor, "", launch->argv, program->environment,
-                      AT_EMPTY_PATH);
+        return supervisor_error(YK_SYS(SYS_execveat, program->supervisor, "", launch->argv,
+                                       program->environment, AT_EMPTY_PATH));
     }
     YK_SYS(SYS_setpgid, 0, 0);
     yk_raw_signals_default();
@@ -202,7 +212,7 @@ static int launch_child(struct launch *launch, int *pid, int *pidfd)
         return (int)launch->error;
     }
     *pid = (int)rc;
-    *pidfd = fd;
+    *pidfd = yk_fd_lift(fd);
     return 0;
 }
 
@@ -306,12 +316,6 @@ static char **supervisor_argv(const struct yk_program *program, char number[NUMB
     return argv;
 }
 
-/* What forbids to execute a nameless file, as against what is wrong with the program. */
-static int supervisor_error(int rc)
-{
-    return rc == -EACCES || rc == -EPERM || rc == -ENOSYS ? -ENOTSUP : rc;
-}
-
 static int start_supervised(const struct yk_program *program, struct yk_program_handle *handle)
 {
     char number[NUMBER_BYTES];
@@ -327,12 +331,14 @@ static int start_supervised(const struct yk_program *program, struct yk_program_
         rc = -errno;
         goto done;
     }
+    pair[0] = yk_fd_lift(pair[0]);
+    pair[1] = yk_fd_lift(pair[1]);
     handle->control = pair[0];
     struct launch launch = {
         .program = program, .argv = argv, .control_text = number, .control = pair[1]};
     rc = send(pair[0], &task, sizeof task, MSG_NOSIGNAL) < 0 ? -errno : 0;
     int supervisor = NOBODY;
-    rc = rc == 0 ? supervisor_error(launch_child(&launch, &supervisor, &handle->pidfd)) : rc;
+    rc = rc == 0 ? launch_child(&launch, &supervisor, &handle->pidfd) : rc;
     close(pair[1]);
     if (rc == 0) {
         rc = await_start(handle);
@@ -379,7 +385,11 @@ int yk_program_signal(const struct yk_program_handle *handle, int signal, enum y
     } else if (whom == YK_WHOM_ONE) {
         rc = yk_pidfd_signal(handle->pidfd, signal);
     } else {
-        rc = kill(-handle->pid, whom == YK_WHOM_KILL ? SIGKILL : signal) != 0 ? -errno : 0;
+        const int sent = whom == YK_WHOM_KILL ? SIGKILL : signal;
+        rc = kill(-handle->pid, sent) != 0 ? -errno : 0;
+        if (whom == YK_WHOM_KILL || rc == -ESRCH) { /* it may have left its group */
+            rc = yk_pidfd_signal(handle->pidfd, sent);
+        }
     }
     errno = saved;
     return rc;

@@ -9,11 +9,15 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "platform/platform.h"
 
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10U
+#endif
 #define FILE_MODE 0666
 #define PRIVATE_MODE 0600
 
@@ -22,7 +26,7 @@ static int checked(int fd_or_error, int *fd)
     if (fd_or_error < 0) {
         return yk_fd_error(errno);
     }
-    *fd = fd_or_error;
+    *fd = yk_fd_lift(fd_or_error);
     return 0;
 }
 
@@ -53,15 +57,26 @@ int yk_pipe_open(int *read_end, int *write_end)
     int ends[2];
     const int rc = pipe2(ends, O_CLOEXEC) != 0 ? yk_fd_error(errno) : 0;
     if (rc == 0) {
-        *read_end = ends[0];
-        *write_end = ends[1];
+        *read_end = yk_fd_lift(ends[0]);
+        *write_end = yk_fd_lift(ends[1]);
     }
     errno = saved;
     return rc;
 }
 
+/* A file over RLIMIT_FSIZE raises SIGXFSZ: look first. */
+static bool size_is_allowed(size_t bytes)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+           bytes <= limit.rlim_cur;
+}
+
 int yk_fd_write_at(int fd, const void *bytes, size_t count, size_t offset)
 {
+    if (!size_is_allowed(offset + count)) {
+        return -EFBIG;
+    }
     const int saved = errno;
     const char *at = bytes;
     int rc = 0;
@@ -79,20 +94,28 @@ int yk_fd_write_at(int fd, const void *bytes, size_t count, size_t offset)
     return rc;
 }
 
-/* A nameless file of these bytes that nobody can change any more. */
+/* A nameless file of these bytes that nobody can change any more. The file or -errno. */
+static int open_sealed(const char *name, unsigned flags, const void *bytes, size_t count)
+{
+    const int file = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
+    const int rc = file < 0 ? yk_fd_error(errno) : yk_fd_write_at(file, bytes, count, 0);
+    if (rc == 0) {
+        fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
+        return yk_fd_lift(file);
+    }
+    if (file >= 0) {
+        close(file);
+    }
+    return rc;
+}
+
 int yk_bytes_open(const void *bytes, size_t count, int *fd)
 {
     const int saved = errno;
-    const int file = memfd_create("yoke-bytes", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int rc = file < 0 ? yk_fd_error(errno) : yk_fd_write_at(file, bytes, count, 0);
-    if (rc == 0) {
-        fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
-        *fd = file;
-    } else if (file >= 0) {
-        close(file);
-    }
+    const int rc = open_sealed("yoke-bytes", 0, bytes, count);
+    *fd = rc;
     errno = saved;
-    return rc;
+    return rc < 0 ? rc : 0;
 }
 
 int yk_spill_open(const char *folder, int *fd)
@@ -161,11 +184,16 @@ int yk_supervisor_open(struct yk_file_identity *identity, int *fd)
     const int saved = errno;
     size_t count = 0;
     const unsigned char *const bytes = yk_supervisor_bytes(&count);
-    int rc = yk_bytes_open(bytes, count, fd);
-    if (rc == 0 && !yk_fd_identify(*fd, identity)) {
-        rc = -EBADF;
-        close(*fd);
+    int file = open_sealed("yoke-supervisor", MFD_EXEC, bytes, count);
+    if (file == -EINVAL) { /* before Linux 6.3 all can be executed */
+        file = open_sealed("yoke-supervisor", 0, bytes, count);
     }
+    int rc = file >= 0 ? 0 : file == -EACCES ? -ENOTSUP : file;
+    if (rc == 0 && !yk_fd_identify(file, identity)) {
+        rc = -EBADF;
+        close(file);
+    }
+    *fd = file;
     errno = saved;
     return rc;
 }

@@ -23,6 +23,7 @@
 #define CHILD_STACK_BYTES 16384
 #define TEXT_BYTES 4096
 #define DEPTH_MAX 64
+#define PID_MAX 4194304
 #define NS_PER_MS 1000000L
 #define KILL_AGAIN_MS 20
 #define CLOSE_BY_HAND_MAX 65536
@@ -204,10 +205,32 @@ static void visit_if_child(void *arg, int pid)
     }
 }
 
+/* There is none in some sandboxes, and where it is that of another namespace, it counts otherwise:
+ * what has a number there is a stranger here. */
+static int proc_is_ours(int self)
+{
+    char text[TEXT_BYTES / 32];
+    const long got = YK_SYS(SYS_readlinkat, AT_FDCWD, "/proc/self", text, sizeof text - 1);
+    text[got > 0 ? got : 0] = '\0';
+    return number_of(text) == self;
+}
+
+/* Nobody but our children can be waited for. Slow: all numbers there may be. */
+static void each_waitable(visit_fn *visit, void *arg)
+{
+    for (int pid = 1; pid <= PID_MAX; pid++) {
+        if (YK_SYS(SYS_waitid, P_PID, pid, 0, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0) {
+            visit(arg, pid);
+        }
+    }
+}
+
 /* Visit our own children: from the kernel's list of them, or, where it has none, from all. */
 static void each_child(int self, visit_fn *visit, void *arg)
 {
-    if (!each_number("/proc/thread-self/children", visit, arg)) {
+    if (!proc_is_ours(self)) {
+        each_waitable(visit, arg);
+    } else if (!each_number("/proc/thread-self/children", visit, arg)) {
         struct walk walk = {.visit = visit, .arg = arg, .parent = self};
         each_entry("/proc", visit_if_child, &walk);
     }
@@ -245,12 +268,13 @@ static void shoot_grandchild(void *arg, int pid)
     if (pidfd < 0) {
         return;
     }
-    if (parent_of(pid) == shot->parent &&
-        YK_SYS(SYS_pidfd_send_signal, pidfd, shot->signal, 0, 0) == 0) {
-        shot->hits++;
+    const int parent = parent_of(pid); /* us, if that one has died by now */
+    const int is_below = parent == shot->parent || parent == YK_SYS(SYS_getpid, 0);
+    if (is_below) {
+        shot->hits += YK_SYS(SYS_pidfd_send_signal, pidfd, shot->signal, 0, 0) == 0;
+        shoot_below(shot, pid);
     }
     YK_SYS(SYS_close, pidfd);
-    shoot_below(shot, pid);
 }
 
 static void shoot_from_thread(void *arg, int tid)
@@ -279,10 +303,13 @@ static void obey(struct supervisor *sup, const struct yk_sup_command *command)
     if (command->whom == YK_SUP_KILL) {
         sup->is_killing = 1;
     } else if (command->whom == YK_SUP_TREE) {
-        each_child((int)YK_SYS(SYS_getpid, 0), shoot_child_and_below, &shot);
+        const int self = (int)YK_SYS(SYS_getpid, 0);
+        each_child(self, proc_is_ours(self) ? shoot_child_and_below : shoot_child, &shot);
     } else if (!sup->has_ended) { /* else the number may be another's by now */
-        const int whom = command->whom == YK_SUP_GROUP ? -sup->program : sup->program;
-        YK_SYS(SYS_kill, whom, command->signal);
+        const int group = command->whom == YK_SUP_GROUP;
+        if (!group || YK_SYS(SYS_kill, -sup->program, command->signal) != 0) {
+            YK_SYS(SYS_kill, sup->program, command->signal); /* it may have left its group */
+        }
     }
 }
 
@@ -333,6 +360,9 @@ static long start_program(struct supervisor *sup, char **argv, char **environmen
         return pid;
     }
     sup->program = (int)pid;
+    if (child.error != 0) {
+        YK_SYS(SYS_wait4, pid, 0, __WALL, 0); /* or it is left to whoever becomes its parent */
+    }
     return child.error;
 }
 
@@ -378,7 +408,9 @@ static void watch(struct supervisor *sup)
         {.fd = CHILDREN, .events = POLLIN},
     };
     while (!sup->has_ended && !sup->is_killing) {
-        if (YK_SYS(SYS_ppoll, wait, FD_COUNT, 0, 0, YK_MASK_BYTES) <= 0) {
+        const long ready = YK_SYS(SYS_ppoll, wait, FD_COUNT, 0, 0, YK_MASK_BYTES);
+        if (ready <= 0) {
+            sup->is_killing = ready != -EINTR; /* we could not hear of anything any more */
             continue;
         }
         if (wait[CHILDREN].revents != 0) {
@@ -462,7 +494,9 @@ static int supervise(char **argv, char **environment)
     settle(fds);
     report(CONTROL, YK_SUP_STARTED, &sup, 0);
     watch(&sup);
-    report(CONTROL, YK_SUP_ENDED, &sup, 0);
+    if (sup.has_ended) { /* else it is another user's now, and nobody knows how it will end */
+        report(CONTROL, YK_SUP_ENDED, &sup, 0);
+    }
     return 0;
 }
 
