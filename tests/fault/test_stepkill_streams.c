@@ -6,7 +6,7 @@
  * kill costs that item at most, and the block it makes is, at each instant, named by somebody, and
  * given back once.
  */
-/* timeout: 200 */
+/* timeout: 300 */
 #define CHECK_TIMEOUT 120
 #include <pthread.h>
 
