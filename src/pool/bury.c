@@ -170,9 +170,14 @@ static uint64_t whole_ticket(const struct yoke_pool *pool, const struct yk_unit 
     return pool->tail - (uint32_t)((uint32_t)pool->tail - unit->ticket);
 }
 
-/* Whatever the sleepers bits say: a worker may have cleared those of others. */
+/* Whatever the bits say: a worker may have cleared those of others who sleep, or set some of others
+ * who do not spin. Who does, and is not counted on any more, finds what there is all the same. */
 static void wake_all(struct yoke_pool *pool)
 {
+    for (size_t i = 0; i <= pool->table.line_count / 64; i++) {
+        /* SYNC(spinners) seq_cst: as the worker itself would have done. */
+        atomic_store_explicit(&pool->ctl->spinners[i], 0, memory_order_seq_cst);
+    }
     for (uint32_t i = 0; i < pool->table.line_count; i++) {
         yk_table_wake_line(&pool->table, &pool->table.lines[i]);
     }

@@ -172,6 +172,9 @@ void yk_child_discard(int pid)
 
 bool yk_process_follow(int parent)
 {
+    if (getppid() != parent) {
+        return false; /* and whoever is our parent now is not to take us along */
+    }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* Had it died before the call above, no signal would ever come. */
     return getppid() == parent;
