@@ -342,6 +342,8 @@ int main(int argc, char **argv)
     soak_for(seconds);
     end_all();
     soak_seed_process(&soak.actors[0]);
+    /* The copy of the seed that is kept ready is made in the library's own time. */
+    WAIT_FOR(count_fds() >= before.fds && count_children() >= before.children);
     usage_check(before, 40);
     return 0;
 }
