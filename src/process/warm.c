@@ -102,9 +102,27 @@ static void make_copy(struct warm *warm)
     yk_mutex_unlock(&warm->lock);
 }
 
+/* One that was killed as it was made would stand in the way of the next. */
+static void bury_copy(struct warm *warm)
+{
+    yk_mutex_lock(&warm->lock);
+    struct yk_process_record *record = warm->record;
+    const int pidfd = warm->pidfd;
+    if (record != NULL && yk_pidfd_ended(pidfd, 0)) {
+        warm->record = NULL;
+    } else {
+        record = NULL;
+    }
+    yk_mutex_unlock(&warm->lock);
+    if (record != NULL) {
+        end_copy(record, pidfd);
+    }
+}
+
 static int64_t tick(void *arg, int64_t now_ns)
 {
     struct warm *const warm = arg;
+    bury_copy(warm);
     yk_mutex_lock(&warm->lock);
     const int64_t wanted = warm->record == NULL ? warm->wanted_ns : 0;
     const bool now = wanted != 0 && wanted <= now_ns;
