@@ -25,7 +25,8 @@ static bool has_work_or_stops(struct yoke_worker *worker)
  * once for all. */
 bool yk_worker_await_batch(struct yoke_worker *worker)
 {
-    for (uint32_t i = 0; i < BATCH_SPINS && worker->claimer.batches; i++) {
+    for (uint32_t i = 0; i < BATCH_SPINS && i < worker->ctl->spins && worker->claimer.batches;
+         i++) {
         if (yk_table_look_ahead(worker->table, &worker->claimer)) {
             return true;
         }

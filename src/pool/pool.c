@@ -13,7 +13,8 @@
 #include "pool/pool_private.h"
 #include <yoke/memory.h>
 
-#define SPINS_MAX 4000 /* about 100 us, where a wake takes 20 to 50 */
+#define SPINS_MAX 4000    /* about 100 us, where a wake takes 20 to 50 */
+#define SPINS_CROWDED 200 /* whoever looks may keep one from working who has something to do */
 #define THREAD_IDLE_NS 1000000000LL
 #define STOP_NS 100000000LL /* for threads to notice that they should stop */
 
@@ -201,7 +202,8 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     const unsigned cpus = yoke_cpu_count();
     const bool grows = pool->config.workers_max > pool->config.workers;
     const bool several = pool->config.workers > 1 && !grows;
-    ctl->spins = cpus > 1 ? SPINS_MAX : 0;
+    const bool crowded = pool->config.workers_max >= cpus;
+    ctl->spins = cpus == 1 ? 0 : crowded ? SPINS_CROWDED : SPINS_MAX;
     ctl->spinners_max = several ? cpus - 1 : 0;
     pool->spins_max = ctl->spins;
     pool->ctl = ctl;
