@@ -61,9 +61,12 @@ static void hand_in(struct stepkill *s)
     for (int i = 0; i < JOBS; i++) {
         struct task *task = &p->task[i];
         const struct stepkill_scene scene = {.detail = &kinds[roll(sizeof kinds / sizeof *kinds)]};
-        struct stepkill one = {
-            .scene = &scene, .pool = s->pool, .retries = roll(2), .state = &task->c};
         task->call = scene.detail;
+        /* A body that gives a block back may not be run again: by then the block may be another's. */
+        struct stepkill one = {.scene = &scene,
+                               .pool = s->pool,
+                               .retries = task->call->gives ? 0 : roll(2),
+                               .state = &task->c};
         task->retries = one.retries;
         begin(&one);
         s->begun++;
