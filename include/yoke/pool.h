@@ -271,6 +271,21 @@ YOKE_API YOKE_MUST_CHECK int yoke_wait_any(yoke_job *const *jobs, size_t count, 
  */
 YOKE_API YOKE_MUST_CHECK int yoke_wait_all(yoke_job *const *jobs, size_t count, int64_t until_ns);
 
+/** Wait until more of the pool's tasks have ended than the caller knows of: for a loop that looks
+ *  after many jobs (yoke_job_result tells which have ended, and costs next to nothing).
+ *
+ *  \param ended     how many tasks and parts had ended when the caller looked last, at first 0; gets
+ *                   how many have by now.
+ *  \param until_ns  absolute; 0: only look.
+ *  \return 0 (*ended has changed), -ETIMEDOUT, -EINTR (a signal), -ECANCELED (the calling thread was
+ *          interrupted), -EINVAL (NULL); on a serial pool -ETIMEDOUT at once, if nothing changed.
+ *
+ *  Threads:    any, several at once.   Blocks: until until_ns. While one waits, each task that ends
+ *              wakes it, which costs a worker a system call.
+ *  After fork: not in the child (-ECHILD).
+ */
+YOKE_API YOKE_MUST_CHECK int yoke_pool_await(yoke_pool *pool, uint64_t *ended, int64_t until_ns);
+
 /** How a job ended, and its result.
  *
  *  \param outcome  gets how it ended; may be NULL.

@@ -93,8 +93,10 @@ bool yk_unit_place_locked(struct yoke_pool *pool, struct yk_unit *unit)
     slot->flags = 0;
     slot->code = 0;
     unit->fill(unit, slot);
-    /* relaxed: the word publishes it. From the backlog, its waiter could not ask for a wake. */
-    atomic_store_explicit(&slot->notify, unit->state == YK_UNIT_BACKLOG, memory_order_relaxed);
+    /* The word publishes it. From the backlog, its waiter could not ask for a wake. */
+    const bool asked = unit->state == YK_UNIT_BACKLOG || pool->watchers != 0;
+    /* relaxed: as above. */
+    atomic_store_explicit(&slot->notify, asked, memory_order_relaxed);
     yk_slot_ready_locked(pool, unit, slot, index);
     if (YK_UNLIKELY(unit->timeout_ns != 0) && pool->kind == YOKE_PROCESSES) {
         yk_processes_timed_locked(pool, unit->timeout_ns);

@@ -128,8 +128,9 @@ struct yoke_pool {
     unsigned in_flight; /* units in the table or the backlog */
     struct yk_unit *backlog;
     struct yk_unit **backlog_end;
-    int closed;    /* takes no new work: 0, YOKE_ECLOSED or YOKE_EBROKEN */
-    bool stopping; /* nothing is started again */
+    int closed;        /* takes no new work: 0, YOKE_ECLOSED or YOKE_EBROKEN */
+    bool stopping;     /* nothing is started again */
+    unsigned watchers; /* threads in yoke_pool_await, which want to hear of every end */
     uint64_t tasks;
     uint64_t started;
     uint64_t died;

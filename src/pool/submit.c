@@ -77,7 +77,7 @@ static inline void place_plain_locked(yoke_pool *pool, yoke_job *job) YK_REQUIRE
     slot->code = 0;
     yk_job_fill_small(job, slot);
     /* relaxed: the word publishes it. */
-    atomic_store_explicit(&slot->notify, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->notify, pool->watchers != 0, memory_order_relaxed);
     yk_slot_ready_locked(pool, &job->unit, slot, index);
 }
 

@@ -217,3 +217,57 @@ int yoke_wait_any(yoke_job *const *jobs, size_t count, int64_t until_ns, size_t 
         }
     }
 }
+
+/* --- any task of a pool ---------------------------------------------------------------------- */
+
+/* How many have ended by now. If `ended` is all, a wake was asked for, and *event is what to sleep
+ * on; tasks that come later are placed with one, since somebody watches. */
+static uint64_t count_ended(struct yoke_pool *pool, uint64_t ended, uint32_t *event)
+{
+    yk_biased_lock(&pool->lock);
+    yk_pool_collect_all_locked(pool);
+    *event = pool->kind != YOKE_SERIAL ? yk_pool_event(pool) : 0;
+    if (pool->tasks == ended && pool->watchers != 0 && yk_pool_notify_all_locked(pool)) {
+        yk_pool_collect_all_locked(pool);
+    }
+    const uint64_t now = pool->tasks;
+    yk_biased_unlock(&pool->lock);
+    return now;
+}
+
+static void watch(struct yoke_pool *pool, unsigned change)
+{
+    yk_biased_lock(&pool->lock);
+    pool->watchers += change;
+    yk_biased_unlock(&pool->lock);
+}
+
+static int await_end(struct yoke_pool *pool, uint64_t before, int64_t until_ns, uint64_t *ended)
+{
+    for (int rc = 0;;) {
+        uint32_t event = 0;
+        *ended = count_ended(pool, before, &event);
+        if (*ended != before || rc != 0) {
+            return *ended != before ? 0 : rc;
+        }
+        rc = yk_pool_await(pool, event, until_ns);
+    }
+}
+
+int yoke_pool_await(yoke_pool *pool, uint64_t *ended, int64_t until_ns)
+{
+    int rc = ended == NULL ? -EINVAL : yk_pool_check(pool);
+    if (rc != 0) {
+        return rc;
+    }
+    const uint64_t before = *ended;
+    uint32_t event = 0;
+    *ended = count_ended(pool, before, &event);
+    if (*ended != before || until_ns <= 0 || pool->kind == YOKE_SERIAL) {
+        return *ended != before ? 0 : -ETIMEDOUT;
+    }
+    watch(pool, 1);
+    rc = await_end(pool, before, until_ns, ended);
+    watch(pool, -1U);
+    return rc;
+}
