@@ -31,6 +31,7 @@ struct ypy_state {
     PyObject *definitions;  /* dict: callable -> Definition, see ypy_definition_of */
     PyObject *empty_tuple;
     PyObject *names_buffers; /* ("buffers",): keyword names of a vectorcall of loads */
+    PyObject *outcomes; /* yoke._outcomes, when it is first needed */
     /* worker.c: set in workers */
     PyObject *loaded; /* dict: id of a definition -> the object */
 };
@@ -147,6 +148,7 @@ struct ypy_definition {
     PyObject_HEAD
     struct ypy_definition_block *block;
     PyObject *object; /* what it defines; NULL: one use only */
+    PyObject *name;   /* a str for messages: module and qualified name, or a short repr */
     PyObject *guards; /* tuple of (dict, name, value) that must still hold, or NULL: always */
     PyObject *uses;   /* list of other definitions it names, or NULL */
 };
@@ -170,6 +172,7 @@ struct ypy_request {
     _Atomic uint32_t done;  /* SYNC(request-done): results that are complete */
     _Atomic uint32_t trace; /* place on the desk, + 1; 0: not begun */
     uint64_t out_bytes;     /* of the results in out_room */
+    int64_t took_ns;        /* from its first call to its last */
     char data[];            /* in_bytes of calls, then from the next multiple of 8 on the results */
 };
 
@@ -205,10 +208,9 @@ struct ypy_fork_setup {
 extern const yoke_hooks ypy_fork_hooks;
 int ypy_worker_init(unsigned worker, void *user);
 
-/* Methods of the module, defined by the files named; see module.c. */
-PyObject *ypy_serve(PyObject *module, PyObject *args); /* worker.c */
-PyObject *ypy_set_title(PyObject *module, PyObject *args);
-PyObject *ypy_run_inline(PyObject *module, PyObject *args);
+/* Functions of the module, each list ends with an empty entry. */
+extern PyMethodDef ypy_value_methods[];  /* value.c: encode_value ... for tests */
+extern PyMethodDef ypy_worker_methods[]; /* worker.c: serve, set_title */
 
 /* --- the program's side (core.c, engine.c, future.c, map.c) ------------------------------------ */
 
