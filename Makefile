@@ -17,6 +17,8 @@ MAJOR   := $(firstword $(subst ., ,$(VERSION)))
 # ONLY: test: tests with this in their path; bench: this prefix; check: these steps.
 # SKIP: check: not these steps. VIA: a program that runs test programs (an emulator).
 # SLOW: the time limits of tests, times this. RUNS: inputs of make fuzz.
+# PYTHON: the interpreter that the extension is for. VENV: where make python installs.
+# DEPS=no: nothing is installed by apt-get.
 BUILD   ?= build
 SAN     ?=
 DEBUG   ?=
@@ -24,6 +26,9 @@ ONLY    ?=
 SKIP    ?=
 VIA     ?=
 RUNS    ?= 1000000
+PYTHON  ?= /usr/bin/python3
+VENV    ?= .venv
+DEPS    ?= yes
 SLOW    ?= $(if $(SAN)$(VIA),5,1)
 CFLAGS  ?= -O2 -g
 AR      ?= ar
@@ -56,12 +61,15 @@ SRC     := $(wildcard src/*/*.c src/platform/linux/*.c)
 CLI     := $(wildcard cli/*.c)
 EXAMPLE := $(wildcard examples/*.c)
 BENCH   := $(wildcard bench/*.c)
+PY_SRC  := $(wildcard python/src/*.c)
+PY_FILE := $(wildcard python/yoke/*.py python/yoke/*.pyi python/yoke/py.typed)
 MAN     := $(wildcard docs/man/*.[1-8])
 TEST_C  := $(sort $(wildcard tests/unit/*/test_*.c tests/fault/test_*.c tests/stress/test_*.c \
              tests/soak/test_*.c))
 HELPER  := $(wildcard tests/programs/*.c)
 TEST_SH := $(sort $(wildcard tests/cli/test_*.sh $(if $(SAN),,tests/install/test_*.sh)))
-TESTS   ?= $(TEST_C) $(TEST_SH)
+TEST_PY := $(sort $(if $(SAN),,$(wildcard tests/python/test_*.py)))
+TESTS   ?= $(TEST_C) $(TEST_SH) $(TEST_PY)
 CHOSEN  := $(if $(ONLY),$(foreach t,$(TESTS),$(if $(findstring $(ONLY),$(t)),$(t))),$(TESTS))
 
 obj      = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -89,14 +97,14 @@ say  = @printf '  %-4s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2))
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps lib demo tour examples test soak check san asan tsan arm bench kill-proof \
-        everything fmt install uninstall clean FORCE
+        everything fmt install uninstall clean FORCE python wheel sdist python-extension
 .SECONDARY:
 .DELETE_ON_ERROR:
 
 all: lib $(YOKE) ## The library and the command line (the default).
 
 help: ## This list.
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z_0-9.-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 lib: $(LIBS) ## The library, static and shared.
 
@@ -111,8 +119,10 @@ tour: $(YOKE) | build/deps/demo ## Threads and processes, each claim measured on
 # Shell tests may use all that is built; a choice of C tests builds no more than it needs.
 test: $(call program,$(CHOSEN)) $(if $(filter %.sh,$(CHOSEN)),all examples $(INJECT_A))
 test: $(if $(findstring test_exec,$(CHOSEN)),$(if $(VIA),,$(call helper,$(HELPER))))
+test: $(if $(filter %.py,$(CHOSEN)),python)
 test: | build/deps/test ## All tests, or those with ONLY=text in their path.
-	@CC='$(CC)' VIA='$(VIA)' SLOW='$(SLOW)' tools/run-tests.sh $(BUILD) $(CHOSEN)
+	@CC='$(CC)' VIA='$(VIA)' SLOW='$(SLOW)' PYTHON='$(abspath $(VENV))/bin/python' \
+	    tools/run-tests.sh $(BUILD) $(CHOSEN)
 
 soak: $(BUILD)/tests/soak/test_soak ## Everything at once for T=60 seconds; tests/soak/test_soak.c.
 	$< $(or $(T),60)
@@ -165,19 +175,24 @@ fmt: | build/deps/check ## Lay out all C files by .clang-format.
 deps: build/deps/check ## Install what all targets need (Debian; otherwise names it).
 
 clean: ## Remove all that was made.
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) .venv dist
 
 # All that compiles, for `make check`.
 everything: all examples $(BUILD)/bench/yoke-bench $(call program,$(TEST_C)) \
             $(call helper,$(HELPER))
 
 # Each group of packages holds the one before it; one after the other, since apt runs alone.
+ifeq ($(DEPS),yes)
 build/deps/%: tools/deps.sh
 	@tools/deps.sh $*
 	@mkdir -p $(@D) && touch $@
-build/deps/demo:  | build/deps/build
-build/deps/test:  | build/deps/demo
-build/deps/check: | build/deps/test
+build/deps/demo:   | build/deps/build
+build/deps/python: | build/deps/demo
+build/deps/test:   | build/deps/python
+build/deps/check:  | build/deps/test
+else
+build/deps/%: ;
+endif
 
 # A file that is new only when its text is: objects depend on the compiler and its flags, the
 # library and the command on the list of their sources.
@@ -206,6 +221,53 @@ $(SUP): $(wildcard $(SUP_DIR)/*.[ch]) $(BUILD)/flags
 	    -Wl,-z,noseparate-code -o $@ $(SUP_DIR)/main.c
 $(SUP_OBJ): YK_CFLAGS += -DYK_SUPERVISOR='"$(SUP)"'
 $(SUP_OBJ): $(SUP)
+
+# ---- Python: the extension holds the library and shows nothing of it, so that it never mixes with
+# another copy; workers find functions by its build id.
+
+PY_SO    := $(BUILD)/python/_yoke.so
+PY_WHEEL := $(BUILD)/python/wheel
+PY_NAME   = $(shell $(PYTHON) -c 'import sys; print(sys.version)')
+PY_INC    = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+PY_SETUP  = YOKE_BUILD='$(abspath $(BUILD))/python' YOKE_EXTENSION='$(abspath $(PY_SO))' \
+            $(PYTHON) -W ignore setup.py -q
+
+python: $(VENV)/yoke-is-here ## import yoke, for Debian's Python, in VENV (.venv).
+
+python-extension: $(PY_SO) # what setup.py asks for
+
+wheel: $(PY_WHEEL) ## dist/yoke-*.whl.
+	@mkdir -p dist && cp -v $(BUILD)/python/dist/*.whl dist/
+
+sdist: | build/deps/python ## dist/yoke-*.tar.gz: what a wheel is made of, elsewhere.
+	@$(PY_SETUP) sdist -d dist && ls -1 dist/*.tar.gz
+
+$(BUILD)/python/how: FORCE | build/deps/python
+	@mkdir -p $(@D) && echo '$(PY_NAME) $(PY_SRC)' | cmp -s - $@ || echo '$(PY_NAME) $(PY_SRC)' > $@
+
+$(BUILD)/obj/python/%.o: YK_CFLAGS += -isystem $(PY_INC) $(if $(DEBUG),,-DNDEBUG) \
+                                      -Wno-pedantic -Wno-sign-conversion -Wno-cast-function-type
+$(call obj,$(PY_SRC)): $(BUILD)/python/how
+
+$(PY_SO): $(call obj,$(PY_SRC) $(SRC)) $(BUILD)/sources $(BUILD)/python/how python/yoke.map
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,--version-script=python/yoke.map -Wl,--build-id $(YK_LDFLAGS) -o $@ \
+	    $(filter %.o,$^)
+
+$(PY_WHEEL): $(PY_SO) $(PY_FILE) setup.py pyproject.toml README.md
+	$(call say,PY,$(BUILD)/python/dist)
+	@rm -rf $(BUILD)/python/dist $(BUILD)/python/lib.*
+	$(Q)$(PY_SETUP) bdist_wheel -d $(abspath $(BUILD))/python/dist
+	@touch $@
+
+$(VENV)/bin/pip: | build/deps/python
+	$(Q)$(PYTHON) -m venv --system-site-packages $(VENV)
+
+$(VENV)/yoke-is-here: $(PY_WHEEL) | $(VENV)/bin/pip
+	$(call say,PIP,$@)
+	$(Q)$(VENV)/bin/python -m pip -q --disable-pip-version-check install --no-index --no-deps \
+	    --force-reinstall $(BUILD)/python/dist/*.whl
+	@touch $@
 
 $(LIB_A): $(call obj,$(SRC)) $(BUILD)/sources
 	$(call say,AR,$@)
@@ -267,7 +329,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB_A)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^
 
--include $(patsubst %.o,%.d,$(call obj,$(SRC) $(CLI) $(EXAMPLE) $(BENCH) $(TEST_C) $(FUZZ_C) tests/fuzz/seam.c $(HELPER)))
+-include $(patsubst %.o,%.d,$(call obj,$(SRC) $(PY_SRC) $(CLI) $(EXAMPLE) $(BENCH) $(TEST_C) $(FUZZ_C) tests/fuzz/seam.c $(HELPER)))
 
 # ---- installing; DESTDIR is for packagers
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# deps.sh GROUP - see that all is there for GROUP: build, demo, test or check.
+# deps.sh GROUP - see that all is there for GROUP: build, demo, python, test or check.
 #
 # Idea: each line of the table is one need: how to see it, and the Debian package that brings it.
 # What is missing is listed and then installed, as root or by sudo; where that cannot be, it is
@@ -14,9 +14,16 @@ build  command  pkg-config                              pkg-config
 build  library  libcurl                                 libcurl4-openssl-dev
 build  library  zlib                                    zlib1g-dev
 demo   command  python3                                 python3
+python file     /usr/include/python3*/Python.h          python3-dev
+python module   ensurepip                               python3-venv
+python module   setuptools                              python3-setuptools
+python module   wheel                                   python3-wheel
+python module   cloudpickle                             python3-cloudpickle
 test   command  g++                                     g++
 test   command  ps                                      procps
 test   command  strace                                  strace
+test   module   numpy                                   python3-numpy
+test   module   test.test_concurrent_futures            libpython3.11-testsuite
 check  command  clang                                   clang
 check  clang    asan                                    libclang-rt-14-dev
 check  clang    fuzzer                                  libclang-rt-14-dev
@@ -26,12 +33,15 @@ check  command  aarch64-linux-gnu-gcc                   gcc-aarch64-linux-gnu
 check  file     /usr/aarch64-linux-gnu/include/stdio.h  libc6-dev-arm64-cross
 check  command  qemu-aarch64                            qemu-user
 check  command  mandoc                                  mandoc
+check  module   mypy                                    python3-mypy
+check  command  debootstrap                             debootstrap
 '
 
 is_there() { # how what
     case $1 in
     command) command -v "$2" ;;
-    file) [ -e "$2" ] ;;
+    file) compgen -G "$2" ;;
+    module) /usr/bin/python3 -c "import importlib.util as u; exit(not u.find_spec('$2'))" ;;
     library) pkg-config --exists "$2" ;;
     clang) compgen -G "$(clang -print-resource-dir)/lib/linux/libclang_rt.$2-*.a" ;;
     esac >/dev/null 2>&1
@@ -61,7 +71,7 @@ install_all() {
     apt install --no-install-recommends "${packages[@]}"
 }
 
-group=${1:?which group: build, demo, test or check}
+group=${1:?which group: build, demo, python, test or check}
 mapfile -t packages < <(missing)
 [ ${#packages[@]} -gt 0 ] || exit 0
 
