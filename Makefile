@@ -163,8 +163,16 @@ arm: | build/deps/check ## The unit tests on an emulated ARM machine (aarch64).
 check: | build/deps/check ## All that must hold: style, rooms, two compilers, tests, sanitizers, fuzzing, ARM.
 	+@MAKE='$(MAKE)' ONLY='$(ONLY)' SKIP='$(SKIP)' tools/check.sh
 
-bench: $(BUILD)/bench/yoke-bench ## The benchmarks, or those that begin with ONLY=prefix.
-	@$< $(ONLY)
+# In C, then in Python; a choice of figures of one of them builds and runs no more than that.
+BENCH_PREFIX := $(filter-out -% 0% 1% 2% 3% 4% 5% 6% 7% 8% 9%,$(ONLY))
+BENCH_C      := $(if $(BENCH_PREFIX),$(filter-out python%,$(BENCH_PREFIX)),all)
+BENCH_PYTHON := $(if $(BENCH_PREFIX),$(filter python%,$(BENCH_PREFIX)),all)
+bench: $(if $(BENCH_C),$(BUILD)/bench/yoke-bench) $(if $(BENCH_PYTHON),python)
+bench: ## The benchmarks, or those that begin with ONLY=prefix.
+	@bad=0; \
+	$(if $(BENCH_C),$(BUILD)/bench/yoke-bench $(ONLY) || bad=$$?;) \
+	$(if $(BENCH_PYTHON),$(VENV)/bin/python bench/python/run.py $(ONLY) || bad=$$?;) \
+	exit $$bad
 
 kill-proof: | build/deps/check ## Workers killed at each instruction, in four builds (an hour or more).
 	+@tools/kill-proof.sh
