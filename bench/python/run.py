@@ -48,7 +48,8 @@ def run_here(name: str, rounds: int | None, verbose: bool) -> int:
         figures()[name].run(rounds, verbose)
         return 0
     except Exception as why:
-        text = " ".join(f"{type(why).__name__}: {why}".split())
+        kind = "" if type(why).__name__ == "Refused" else f"{type(why).__name__}: "
+        text = kind + " ".join(str(why).split())
         print(f"# {name} REFUSED: {text[:300]}", flush=True)
         return 1
 
