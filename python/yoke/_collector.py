@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: MIT
+"""What a pool has besides its core: the start of its workers, the thread that looks after it, its end.
+
+A Runner holds the core and knows nothing of the pool, so that a pool nobody holds any more can go: the
+core is then closed, the work it has is done, and the thread ends. At the end of the interpreter work
+that was handed in is finished first, as in concurrent.futures; but it says what it waits for, and
+Ctrl-C ends it.
+"""
+import marshal
+import os
+import sys
+import threading
+import time
+import weakref
+
+from yoke import _yoke
+
+_NOTE_AFTER_S = 10.0  # the wait at the end of the interpreter says then what it is for
+_KILL_WAIT_S = 0.2  # workers that were killed are gone long before
+_runners = set()  # those whose thread runs
+_exiting = False
+_watching = False
+
+
+def exiting():
+    """The interpreter has begun to end."""
+    return _exiting
+
+
+# --- how the clean interpreter is called ---------------------------------------------------------
+
+
+def _needs_site():
+    """Something that only site sets up is needed to import what the program can import."""
+    return any(
+        (getattr(finder, "__module__", None) or "").startswith("__editable__")
+        for finder in sys.meta_path
+    )
+
+
+def _flags():
+    """The options of this interpreter that matter to another; subprocess has the same, but is slow
+    to import."""
+    flags = sys.flags
+    if flags.isolated:
+        yield "-I"
+    else:
+        if flags.ignore_environment:
+            yield "-E"
+        yield "-s"
+        yield "-P"
+    if not _needs_site():
+        yield "-S"
+    for name, letter in (("dont_write_bytecode", "B"), ("bytes_warning", "b"), ("optimize", "O")):
+        if count := getattr(flags, name):
+            yield "-" + letter * count
+    for warning in sys.warnoptions:
+        if not warning.startswith(("BytesWarning", "error::BytesWarning")):
+            yield "-W" + warning
+    for name, value in sys._xoptions.items():
+        yield f"-X{name}" if value is True else f"-X{name}={value}"
+
+
+def image_argv(fd):
+    """The words that start the clean interpreter; fd is where it finds the rest."""
+    executable = sys.executable or getattr(sys, "_base_executable", None)
+    if not executable:
+        raise RuntimeError(
+            "sys.executable is empty, so there is no Python to start workers with: set it, or use "
+            "start='fork'"
+        )
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    # Appended: nothing there may stand before the standard library.
+    code = f"import sys; sys.path.append({ascii(home)}); from yoke._image import main; main({fd})"
+    return [executable, *_flags(), "-c", code]
+
+
+def make_setup(core, workers, *, preload=(), initializer=None, initargs=(), threads=None):
+    """What workers are told; and the definitions it names, to be kept as long as the pool."""
+    uses = []
+    packed = None
+    if initializer is not None:
+        from yoke import _pickling
+
+        packed = _pickling.dumps((initializer, initargs), None, uses)
+    try:
+        cwd = os.getcwd()
+    except OSError:
+        cwd = None
+    argv = [str(word) for word in getattr(sys, "argv", ())]
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return {
+        "desk": core.desk,
+        "workers": workers,
+        "path": [str(entry) for entry in sys.path if isinstance(entry, str)],
+        "cwd": cwd,
+        "argv": argv,
+        "preload": [str(name) for name in preload],
+        "initializer": packed,
+        "threads": threads or max(1, _yoke.cpu_count() // workers),
+        "title": os.path.basename(argv[0]) if argv and argv[0] else "python",
+        "main": main if isinstance(main, str) else None,
+    }, uses
+
+
+# --- the runner ----------------------------------------------------------------------------------
+
+
+class Runner:
+    """A core, and the thread that starts its workers and looks after what nobody waits for."""
+
+    def __init__(self, core, setup, uses, limits=()):
+        self.core = core
+        self.pid = os.getpid()
+        self.ready = threading.Event()  # the start is over, one way or the other
+        self._setup = setup
+        self._uses = uses  # definitions that the setup names
+        self._limits = limits
+        self._fd = -1
+        self._owner = None
+        self.thread = threading.Thread(target=self._run, name="yoke-collector", daemon=False)
+
+    def begin(self, start):
+        """start "fork": the workers are there on return. "fresh": they are on their way."""
+        if _exiting:
+            raise RuntimeError("cannot make a pool at interpreter shutdown")
+        if start == "fork":
+            self._fork()
+        _watch_exit()
+        _runners.add(self)
+        try:
+            self.thread.start()
+        except BaseException:
+            _runners.discard(self)
+            self.core.close(True, True)
+            raise
+
+    def belongs_to(self, pool):
+        """The core is closed when the pool is collected."""
+
+        def gone(_, core=self.core):
+            core.close(False, False)
+
+        self._owner = weakref.ref(pool, gone)
+
+    def _fork(self):
+        self.core.start(self._setup, None, None, -1, *self._limits)
+        self._setup = None
+        self.ready.set()
+
+    def _fresh(self):
+        setup = marshal.dumps(self._setup)
+        self._fd = os.memfd_create("yoke-setup")
+        view = memoryview(setup)
+        while view:
+            view = view[os.write(self._fd, view):]
+        try:
+            self.core.start(self._setup, image_argv(self._fd), None, self._fd, *self._limits)
+        except BaseException as exc:
+            raise self._broken(exc, setup) from exc
+        self._setup = None
+
+    def _broken(self, exc, setup):
+        """exc with what the interpreter wrote before it ended."""
+        from yoke._errors import PoolBroken
+
+        text = os.pread(self._fd, 1 << 20, 0)
+        why = f"the workers could not be started: {exc}"
+        if text and text != setup:
+            why += "\n\n" + text.decode("utf-8", "replace").strip()
+        return PoolBroken(why)
+
+    def _run(self):
+        try:
+            if not self.ready.is_set():
+                try:
+                    self._fresh()
+                finally:
+                    self.ready.set()
+            self.core.drive()
+        except BaseException as exc:
+            self.core.fail(exc)
+            self.core.drive()
+        finally:
+            _runners.discard(self)
+            if self._fd >= 0:
+                os.close(self._fd)
+
+    def join(self, timeout=None):
+        """Wait until the work is done and the thread has ended; False: timeout seconds are over."""
+        if self.pid != os.getpid() or threading.current_thread() is self.thread:
+            return True
+        until = None if timeout is None else time.monotonic() + timeout
+        if not self.core.join(timeout):
+            return False
+        self.thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        return not self.thread.is_alive()
+
+    def close(self, cancel=False, kill=False):
+        """No new calls; see Core.close. In a forked child: nothing."""
+        if self.pid == os.getpid():
+            self.core.close(cancel, kill)
+
+    def kill(self):
+        """End everything now."""
+        self.close(True, True)
+        return self.join(_KILL_WAIT_S)
+
+
+# --- the end of the interpreter, and forks of it -------------------------------------------------
+
+
+def _watch_exit():
+    global _watching
+    if not _watching:
+        try:
+            # Private, but what concurrent.futures does: it runs before threads are waited for.
+            threading._register_atexit(_at_exit)
+        except AttributeError:
+            import atexit
+
+            atexit.register(_at_exit)
+        os.register_at_fork(after_in_child=_runners.clear)
+        _watching = True
+
+
+def _interrupted():
+    """The program ends because of a KeyboardInterrupt that nobody caught."""
+    if hasattr(sys, "ps1") or sys.flags.interactive:
+        return False  # whatever it was, it was another line
+    last = getattr(sys, "last_exc", None)
+    return isinstance(last, KeyboardInterrupt) or getattr(
+        sys, "last_type", None
+    ) is KeyboardInterrupt
+
+
+def _note(runners):
+    if sys.stderr is None:
+        return
+    calls = sum(runner.core.pending() for runner in runners)
+    pids = [str(pid) for runner in runners for pid in runner.core.worker_ids()]
+    try:
+        sys.stderr.write(
+            f"yoke: the program is at its end and waits for {calls} call{'s' * (calls != 1)} that "
+            f"{'is' if calls == 1 else 'are'} not done (workers: {', '.join(pids) or 'none'}); "
+            "Ctrl-C ends it\n"
+        )
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def _at_exit():
+    global _exiting
+    _exiting = True
+    runners = [runner for runner in _runners if runner.pid == os.getpid()]
+    if _interrupted():
+        _end(runners)
+        return
+    for runner in runners:
+        runner.close()
+    noted = False
+    until = time.monotonic() + _NOTE_AFTER_S
+    try:
+        for runner in runners:
+            while not runner.join(None if noted else max(0.0, until - time.monotonic())):
+                noted = True
+                _note([runner for runner in runners if runner.thread.is_alive()])
+    except KeyboardInterrupt:
+        _end(runners)
+        _end_as_interrupted()
+        raise
+    except BaseException:
+        _end(runners)
+        raise
+
+
+def _end(runners):
+    """Kill what runs. Where a thread is in the middle of a long start, the program ends without it."""
+    for runner in runners:
+        runner.close(True, True)
+    until = time.monotonic() + _KILL_WAIT_S
+    if not all([runner.join(max(0.0, until - time.monotonic())) for runner in runners]):
+        _end_as_interrupted()
+
+
+def _end_as_interrupted():
+    """End this process as Python does for a KeyboardInterrupt that nobody caught: the signal tells the
+    shell. Here it is the only way: what is raised while threads are waited for is printed and forgotten."""
+    import atexit
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # not the main thread of the main interpreter
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+    os.kill(os.getpid(), signal.SIGINT)
