@@ -91,6 +91,7 @@ static int module_exec(PyObject *module)
                       state->definition_type != NULL && state->buffer_type != NULL &&
                       state->empty_tuple != NULL && state->names_buffers != NULL;
     if (!made || PyModule_AddFunctions(module, ypy_value_methods) != 0 ||
+        PyModule_AddFunctions(module, ypy_definition_methods) != 0 ||
         PyModule_AddFunctions(module, ypy_worker_methods) != 0) {
         return -1;
     }
@@ -104,8 +105,10 @@ static int module_exec(PyObject *module)
     DO(definition_type)                                                                            \
     DO(buffer_type)                                                                                \
     DO(pickle_dumps)                                                                               \
+    DO(pickle_plain)                                                                               \
     DO(pickle_loads)                                                                               \
     DO(definitions)                                                                                \
+    DO(last)                                                                                       \
     DO(empty_tuple)                                                                                \
     DO(names_buffers)                                                                              \
     DO(loaded)                                                                                     \

@@ -26,14 +26,18 @@ struct ypy_state {
     PyTypeObject *definition_type; /* definition.c */
     PyTypeObject *buffer_type;     /* buffer.c */
     /* value.c; each is found when it is first needed */
-    PyObject *pickle_dumps; /* yoke._pickling.dumps(obj, buffer_callback, used) -> bytes */
+    PyObject
+        *pickle_dumps; /* yoke._pickling.dumps(obj, buffer_callback, uses, snapshot) -> bytes */
+    PyObject *pickle_plain; /* _pickle.dumps */
     PyObject *pickle_loads; /* _pickle.loads */
-    PyObject *definitions;  /* dict: callable -> Definition, see ypy_definition_of */
+    PyObject *definitions;  /* dict: address of a callable -> Definition, see ypy_definition_of */
+    PyObject *last;         /* the Definition made last of what has no place in that dict */
     PyObject *empty_tuple;
     PyObject *names_buffers; /* ("buffers",): keyword names of a vectorcall of loads */
-    PyObject *outcomes; /* yoke._outcomes, when it is first needed */
+    PyObject *outcomes;      /* yoke._outcomes, when it is first needed */
     /* worker.c: set in workers */
-    PyObject *loaded; /* dict: id of a definition -> the object */
+    PyObject *loaded; /* dict: id of a definition -> Definition; NULL: none yet */
+    uint64_t epoch;   /* counts changes of the worker's __main__ by definitions */
 };
 
 extern struct PyModuleDef ypy_module;
@@ -53,21 +57,37 @@ PyObject *ypy_raise_rc(int rc, const char *doing);
 struct ypy_out {
     char *data;
     size_t used, room;
-    bool sends;        /* calls: buffers become blocks at once; else they are kept as views */
-    PyObject *uses;    /* list of Definition objects that the bytes name, or NULL */
+    bool sends;     /* calls: buffers become blocks at once; else they are kept as views */
+    PyObject *uses; /* list of Definition objects that the bytes name, or NULL */
+    PyObject
+        *snapshot; /* calls to workers made by start="fork": borrowed; see _pickling; or NULL */
     /* sends: */
     struct ypy_block **blocks;
     size_t block_count, block_room;
+    size_t *block_from; /* for each, `used` when it was made */
+    size_t block_from_room;
     /* else: */
-    Py_buffer *views;
+    struct ypy_view *views;
     size_t view_count, view_room;
     size_t views_bytes; /* the buffers one behind the other, each from a multiple of 64 on */
 };
 
+/* A buffer of a result, and where its place (u64) is told in the bytes. */
+struct ypy_view {
+    Py_buffer buffer;
+    size_t from;     /* `used` when it was made */
+    size_t at_field; /* in the bytes; what stands there counts from the first buffer on */
+    size_t at;
+};
+
 /* Frees the bytes and views; blocks and uses too, unless they were taken (set to NULL/0). */
 void ypy_out_clear(struct ypy_out *out);
-/* Forget what was put after `used`, `blocks`, `views` were such. */
+/* Forget what was put after `used` was such: also its blocks and views. */
 void ypy_out_rewind(struct ypy_out *out, size_t used);
+/* A result with buffers, as it lies in a block of its own: how many bytes that are, and the block's
+ * contents. The GIL is let go while large buffers are copied. */
+size_t ypy_out_total(const struct ypy_out *out);
+void ypy_out_copy(const struct ypy_out *out, char *block);
 
 /* Each: 0, or -1 with a Python exception, and then nothing was put. */
 int ypy_put_bytes(struct ypy_out *out, const void *bytes, size_t count);
@@ -89,7 +109,7 @@ struct ypy_in {
 /* A new reference, or NULL with an exception (which may be the value's own). */
 PyObject *ypy_get_value(struct ypy_in *in);
 
-/* A call, ready for PyObject_Vectorcall. */
+/* A call, ready for PyObject_Vectorcall, with PY_VECTORCALL_ARGUMENTS_OFFSET: values[-1] is free. */
 struct ypy_args {
     PyObject **values; /* nargs, then the values of keywords */
     Py_ssize_t nargs;
@@ -143,18 +163,27 @@ struct ypy_definition_block {
     char data[]; /* a value, see value.c; never with buffers out of band */
 };
 
-/* The Python object that owns it. */
+/* The Python object that owns it; in a worker, what was loaded from it. */
 struct ypy_definition {
-    PyObject_HEAD
-    struct ypy_definition_block *block;
-    PyObject *object; /* what it defines; NULL: one use only */
-    PyObject *name;   /* a str for messages: module and qualified name, or a short repr */
-    PyObject *guards; /* tuple of (dict, name, value) that must still hold, or NULL: always */
-    PyObject *uses;   /* list of other definitions it names, or NULL */
+    PyObject_HEAD struct ypy_definition_block *block; /* NULL in a worker */
+    uint64_t id;
+    uint64_t generation; /* of the process that made it */
+    PyObject *object;    /* a weak reference to what it defines, or NULL; in a worker the object */
+    PyObject *name;      /* a str for messages: module and qualified name, or a short repr */
+    PyObject *guards;    /* a tuple, see definition.c: what must still hold; NULL: always */
+    bool changes;        /* it reads what may change at any time: make it anew, and compare */
+    PyObject *uses;      /* list of other definitions it names, or NULL */
+    /* in a worker */
+    PyObject *names; /* what it set in __main__, for _pickling.again; or NULL */
+    uint64_t epoch;  /* state->epoch when it did */
+    size_t bytes;
+    bool used; /* since it was last thought of letting it go */
 };
 
-/* A definition of a callable, from the cache where that still holds; a new reference, or NULL. */
+/* A definition of a callable, from the cache where that still holds; a new reference, or NULL.
+ * snapshot: of the pool with start="fork" that it is for (see _pickling.Snapshot), or NULL. */
 PyObject *ypy_definition_of(struct ypy_state *state, PyObject *callable);
+PyObject *ypy_definition_in(struct ypy_state *state, PyObject *callable, PyObject *snapshot);
 /* In a worker: the object a definition stands for, loaded once; a new reference or NULL. */
 PyObject *ypy_definition_load(struct ypy_state *state, uint64_t address);
 
@@ -209,8 +238,9 @@ extern const yoke_hooks ypy_fork_hooks;
 int ypy_worker_init(unsigned worker, void *user);
 
 /* Functions of the module, each list ends with an empty entry. */
-extern PyMethodDef ypy_value_methods[];  /* value.c: encode_value ... for tests */
-extern PyMethodDef ypy_worker_methods[]; /* worker.c: serve, set_title */
+extern PyMethodDef ypy_value_methods[];      /* value_test.c: encode_value ... for tests */
+extern PyMethodDef ypy_definition_methods[]; /* definition.c: what _pickling needs */
+extern PyMethodDef ypy_worker_methods[];     /* worker.c: serve, set_title */
 
 /* --- the program's side (core.c, engine.c, future.c, map.c) ------------------------------------ */
 
