@@ -18,6 +18,7 @@ MAJOR   := $(firstword $(subst ., ,$(VERSION)))
 # SKIP: check: not these steps. VIA: a program that runs test programs (an emulator).
 # SLOW: the time limits of tests, times this. RUNS: inputs of make fuzz.
 # PYTHON: the interpreter that the extension is for. VENV: where make python installs.
+# DIST: where make wheel and make sdist put what they make.
 # DEPS=no: nothing is installed by apt-get.
 BUILD   ?= build
 SAN     ?=
@@ -28,6 +29,7 @@ VIA     ?=
 RUNS    ?= 1000000
 PYTHON  ?= /usr/bin/python3
 VENV    ?= .venv
+DIST    ?= dist
 DEPS    ?= yes
 SLOW    ?= $(if $(SAN)$(VIA),5,1)
 CFLAGS  ?= -O2 -g
@@ -97,7 +99,8 @@ say  = @printf '  %-4s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2))
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps lib demo tour examples test soak check san asan tsan arm bench kill-proof \
-        everything fmt install uninstall clean FORCE python wheel sdist python-extension
+        everything fmt install uninstall clean FORCE python wheel sdist \
+        python-extension python-asan test-python-3.13 test-python-3.14
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -121,8 +124,8 @@ test: $(call program,$(CHOSEN)) $(if $(filter %.sh,$(CHOSEN)),all examples $(INJ
 test: $(if $(findstring test_exec,$(CHOSEN)),$(if $(VIA),,$(call helper,$(HELPER))))
 test: $(if $(filter %.py,$(CHOSEN)),python)
 test: | build/deps/test ## All tests, or those with ONLY=text in their path.
-	@CC='$(CC)' VIA='$(VIA)' SLOW='$(SLOW)' PYTHON='$(abspath $(VENV))/bin/python' \
-	    tools/run-tests.sh $(BUILD) $(CHOSEN)
+	@CC='$(CC)' VIA='$(VIA)' SLOW='$(SLOW)' \
+	    PYTHON='$(PY_VIA) $(abspath $(VENV))/bin/python' tools/run-tests.sh $(BUILD) $(CHOSEN)
 
 soak: $(BUILD)/tests/soak/test_soak ## Everything at once for T=60 seconds; tests/soak/test_soak.c.
 	$< $(or $(T),60)
@@ -244,11 +247,26 @@ python: $(VENV)/yoke-is-here ## import yoke, for Debian's Python, in VENV (.venv
 
 python-extension: $(PY_SO) # what setup.py asks for
 
+# The interpreter is not of ours, so the sanitizer comes in before it; its own leaks do not count.
+PY_VIA = $(if $(SAN),env LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so) PYTHONMALLOC=malloc)
+
+python-asan: | build/deps/check ## The tests of Python with the extension under ASan and UBSan.
+	+@ASAN_MORE=detect_leaks=0 $(MAKE) test BUILD=build/python-asan VENV=build/python-asan/venv \
+	    CC=gcc SAN=address,undefined DEBUG=1 \
+	    TESTS='$(shell grep -Ls '^# asan: no' tests/python/test_*.py)'
+
+# Other Pythons, from other releases of Debian, in folders under build/.
+test-python-3.13: | build/deps/check ## The tests of Python with Debian 13's.
+	@ONLY='$(ONLY)' SLOW='$(SLOW)' tools/python-chroot.sh trixie 3.13
+
+test-python-3.14: | build/deps/check ## The tests of Python with that of Debian's next release.
+	@ONLY='$(ONLY)' SLOW='$(SLOW)' tools/python-chroot.sh forky 3.14
+
 wheel: $(PY_WHEEL) ## dist/yoke-*.whl.
-	@mkdir -p dist && cp -v $(BUILD)/python/dist/*.whl dist/
+	@mkdir -p $(DIST) && cp -v $(BUILD)/python/dist/*.whl $(DIST)/
 
 sdist: | build/deps/python ## dist/yoke-*.tar.gz: what a wheel is made of, elsewhere.
-	@$(PY_SETUP) sdist -d dist && ls -1 dist/*.tar.gz
+	@$(PY_SETUP) sdist -d $(DIST) && ls -1 $(DIST)/*.tar.gz
 
 $(BUILD)/python/how: FORCE | build/deps/python
 	@mkdir -p $(@D) && echo '$(PY_NAME) $(PY_SRC)' | cmp -s - $@ || echo '$(PY_NAME) $(PY_SRC)' > $@

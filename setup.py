@@ -11,10 +11,13 @@ import struct
 import subprocess
 import sys
 
-from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
-
 HERE = pathlib.Path(__file__).resolve().parent
+
+if sys.platform != "linux" or struct.calcsize("P") != 8 or sys.implementation.name != "cpython":
+    sys.exit("yoke: only CPython on 64 bit Linux is supported.")
+
+from setuptools import Extension, setup  # noqa: E402 - where it cannot be built, only that is said
+from setuptools.command.build_ext import build_ext  # noqa: E402
 
 
 def version():
@@ -36,7 +39,8 @@ class BuildByMake(build_ext):
     def make(self):
         build = pathlib.Path(self.build_temp).resolve()
         jobs = self.parallel or len(os.sched_getaffinity(0))
-        command = ["make", f"-j{jobs}", f"BUILD={build}", f"PYTHON={sys.executable}", "DEPS=no"]
+        command = ["make", f"-j{jobs}", f"BUILD={build}", f"PYTHON={sys.executable}"]
+        command += ["DEPS=no", "WARN="]  # another compiler may warn of more
         try:
             subprocess.run([*command, "python-extension"], cwd=HERE, check=True)
         except FileNotFoundError:
@@ -45,9 +49,6 @@ class BuildByMake(build_ext):
             sys.exit("yoke: the extension could not be built; the compiler's words are above.")
         return build / "python/_yoke.so"
 
-
-if sys.platform != "linux" or struct.calcsize("P") != 8 or sys.implementation.name != "cpython":
-    sys.exit("yoke: only CPython on 64 bit Linux is supported.")
 
 options = {}
 if "YOKE_BUILD" in os.environ:

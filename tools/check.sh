@@ -10,16 +10,20 @@ make="${MAKE:-make} ONLY= SKIP="
 logs=build/check
 passed=0 failed=0
 
-mapfile -t files < <(find include src cli examples tests bench -name '*.[ch]' | sort)
+mapfile -t files < <(find include src cli examples tests bench python -name '*.[ch]' | sort)
 
 format() {
     clang-format --dry-run -Werror "${files[@]}"
 }
 
+python_include() {
+    /usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("include"))'
+}
+
 tidy() {
-    find src cli -name '*.c' -print0 | sort -z |
+    find src cli python/src -name '*.c' -print0 | sort -z |
         xargs -0 -P "$(nproc)" -I FILE clang-tidy --quiet FILE -- \
-            -std=c11 -D_GNU_SOURCE -DYK_DEBUG -Iinclude -Isrc 2>&1 |
+            -std=c11 -D_GNU_SOURCE -DYK_DEBUG -Iinclude -Isrc -isystem "$(python_include)" 2>&1 |
         { grep -v '^[0-9]* warnings* generated' || true; }
 }
 
@@ -28,7 +32,7 @@ rooms() {
 }
 
 sync() {
-    python3 tools/check_sync.py src
+    python3 tools/check_sync.py src python/src
 }
 
 banned() {
@@ -83,6 +87,19 @@ arm() {
     $make arm
 }
 
+python_313() {
+    $make test-python-3.13
+}
+
+python_asan() {
+    $make python-asan
+}
+
+# What is installed is what the .pyi files say.
+stubs() {
+    $make python && MYPYPATH=python .venv/bin/python -m mypy.stubtest yoke
+}
+
 # Sound, and each call of the headers has its page.
 man_pages() {
     local call pages bad=0
@@ -114,7 +131,7 @@ step() { # name
 
 mkdir -p $logs
 for name in format rooms sync banned headers man_pages gcc_build clang_build debug_build tidy \
-    tests asan tsan fuzz arm; do
+    tests stubs asan tsan python_asan python_313 fuzz arm; do
     step $name
 done
 echo "$passed passed, $failed failed"

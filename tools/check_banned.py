@@ -56,15 +56,15 @@ def faults(rel, text):
 
 def main(root):
     bad = 0
-    for top in ("include", "src", "cli", "examples", "bench", "tests"):
+    for top in ("include", "src", "cli", "examples", "bench", "tests", "python"):
         for path in sorted((root / top).rglob("*.[ch]")):
             rel = path.relative_to(root).as_posix()
             text = path.read_text(errors="replace")
-            found = list(faults(rel, text)) if top in ("src", "cli") else []
+            found = list(faults(rel, text)) if top in ("src", "cli", "python") else []
             if not text.startswith("/* SPDX-License-Identifier: MIT\n"):
                 found.append((1, "the first line is not the SPDX line"))
             count = text.count("\n")
-            if count > 600 and top in ("src", "cli"):
+            if count > 600 and top in ("src", "cli", "python"):
                 found.append((count, "a file has 600 lines at most"))
             for number, why in found:
                 print(f"{rel}:{number}: {why}")

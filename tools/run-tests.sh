@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 # run-tests.sh BUILD TEST... - run each test by itself and say how it went.
 #
-# Idea: a test is a source file, tests/.../test_x.c (its program is under BUILD) or test_x.sh. It
-# runs in a session of its own, so that what it leaves running is seen, killed and counted against
-# it. 0 is passed, 77 skipped (the last line says why), all else failed. The limit is 60 seconds
+# Idea: a test is a source file, tests/.../test_x.c (its program is under BUILD), test_x.sh or
+# test_x.py (run by PYTHON). It runs in a session of its own, so that what it leaves running is
+# seen, killed and counted against it. 0 is passed, 77 skipped (the last line says why), all else failed. The limit is 60 seconds
 # or what the source asks for (`timeout: 120`), times SLOW. VIA is an emulator to run programs in.
 # What a test that passed says after `summary: ` is shown.
 # Tests see YOKE (the command), EXAMPLES (a folder), BUILD, CC and VIA.
@@ -21,7 +21,7 @@ passed=0 failed=0 skipped=0
 # are left alone, since tests crash on purpose.
 readonly quiet='handle_segv=0:handle_sigbus=0:handle_abort=0:handle_sigill=0:handle_sigfpe=0'
 sanitizers() { # log
-    export ASAN_OPTIONS="$quiet:log_path=$1.report:allocator_may_return_null=1:print_legend=0"
+    export ASAN_OPTIONS="$quiet:log_path=$1.report:allocator_may_return_null=1:print_legend=0:${ASAN_MORE:-}"
     export TSAN_OPTIONS="$quiet:log_path=$1.report:halt_on_error=1:second_deadlock_stack=1"
     export UBSAN_OPTIONS="log_path=$1.report:print_stacktrace=1"
 }
@@ -60,11 +60,12 @@ run() { # test log: sets status, and why when it failed
     limit=$((${limit:-60} * scale))
     case $1 in
     *.c) program=($VIA "$BUILD/${1%.c}") ;;
+    *.py) program=(${PYTHON:-python3} tests/python/run.py "$1") ;;
     *) program=(bash "$1") ;;
     esac
 
     # A shell's children in the background ignore Ctrl-C; a test must not.
-    setsid env --default-signal=INT,QUIT "${program[@]}" </dev/null >"$2" 2>&1 &
+    YOKE_TEST_LIMIT=$limit setsid env --default-signal=INT,QUIT "${program[@]}" </dev/null >"$2" 2>&1 &
     session=$!
     sleep "$limit" &
     clock=$!
