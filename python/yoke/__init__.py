@@ -9,8 +9,8 @@
     with yoke.Pool() as pool:
         print(list(pool.map(square, range(10))))
 
-``Pool`` is a ``concurrent.futures.Executor``. ``yoke.futures.ProcessPoolExecutor`` takes the place of
-the standard library's. No ``if __name__ == "__main__"`` is needed.
+``Pool`` is a ``concurrent.futures.Executor``. ``yoke.futures.ProcessPoolExecutor`` takes the place
+of the standard library's. No ``if __name__ == "__main__"`` is needed.
 """
 # Everything is imported when it is first used: `import yoke` has to cost next to nothing.
 

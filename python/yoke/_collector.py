@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What a pool has besides its core: the start of its workers, the thread that looks after it, its end.
+"""What a pool has besides its core: the start of its workers, its thread, and its end.
 
-A Runner holds the core and knows nothing of the pool, so that a pool nobody holds any more can go: the
-core is then closed, the work it has is done, and the thread ends. At the end of the interpreter work
-that was handed in is finished first, as in concurrent.futures; but it says what it waits for, and
-Ctrl-C ends it.
+A Runner holds the core and knows nothing of the pool, so that a pool nobody holds any more can go:
+the core is then closed, the work it has is done, and the thread ends. At the end of the interpreter
+work that was handed in is finished first, as in concurrent.futures; but it says what it waits for,
+and Ctrl-C ends it.
 """
 import marshal
 import os
@@ -276,7 +276,7 @@ def _at_exit():
 
 
 def _end(runners):
-    """Kill what runs. Where a thread is in the middle of a long start, the program ends without it."""
+    """Kill what runs. A thread in the middle of a long start is not waited for."""
     for runner in runners:
         runner.close(True, True)
     until = time.monotonic() + _KILL_WAIT_S
@@ -285,8 +285,8 @@ def _end(runners):
 
 
 def _end_as_interrupted():
-    """End this process as Python does for a KeyboardInterrupt that nobody caught: the signal tells the
-    shell. Here it is the only way: what is raised while threads are waited for is printed and forgotten."""
+    """End this process as Python does for a KeyboardInterrupt that nobody caught: the signal tells
+    the shell. What is raised while threads are waited for would be printed and forgotten."""
     import atexit
     import signal
 

@@ -20,7 +20,9 @@ def a_count(name, value, least=1):
     try:
         value = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer or None, not {type(value).__name__!r}") from None
+        raise TypeError(
+            f"{name} must be an integer or None, not {type(value).__name__!r}"
+        ) from None
     if value < least:
         if least == 1:
             raise ValueError(f"{name} must be greater than 0")
@@ -103,11 +105,12 @@ class Pool(concurrent.futures.Executor):
                   is broken.
     tasks_max     a worker is replaced after so many tasks; None: never.
     memory        bytes of private memory a worker may have; None: no limit.
-    cpu_time      seconds of CPU time a worker may use; then it is killed and replaced. None: no limit.
+    cpu_time      seconds of CPU time a worker may use, then it is killed and replaced; None: no
+                  limit.
     threads_per_worker  threads of BLAS and OpenMP in a worker; None: CPUs // workers, at least 1.
 
-    The constructor with start="fresh" returns before the workers are ready; if they cannot be started,
-    all calls end with yoke.PoolBroken. start="fork" raises it at once.
+    With start="fresh" the constructor returns before the workers are ready; if they cannot be
+    started, all calls end with yoke.PoolBroken. With "fork" it raises that at once.
 
     A pool may be used by any number of threads. A child that this program forks cannot use it
     (RuntimeError). Work that was handed in is finished before the interpreter ends; Ctrl-C ends it.
@@ -163,7 +166,7 @@ class Pool(concurrent.futures.Executor):
 
         Begins at once and returns an iterator of results, in order; unordered=True: as they come.
         iterables are read as results are taken, a bounded number of items ahead, so they may be
-        endless. An exception of an item is raised when its turn comes; the iterator goes on after it.
+        endless. An exception of an item is raised when its turn comes; the iterator goes on then.
         What has not begun when the iterator is closed or dropped does not run.
 
         timeout    seconds for each item, from its start; see submit. retries: see submit.

@@ -19,7 +19,7 @@ def _bar(total, name):
 
 
 class Line:
-    """One line on stderr, at most 10 times a second; where that is no terminal, once, at the end."""
+    """A line on stderr, at most 10 times a second; where that is no terminal, once, at the end."""
 
     def __init__(self, total, name, stream=None):
         self.n = 0

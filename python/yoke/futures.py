@@ -90,8 +90,8 @@ class _Worker:
 
     @property
     def exitcode(self):
-        """None while it lives; minus the signal by which terminate() or kill() ended it; else 0: its
-        true status is read by the pool."""
+        """None while it lives; minus the signal by which terminate() or kill() ended it; else 0,
+        since its true status is read by the pool."""
         if self.is_alive():
             return None
         return -self._signal if self._signal else 0
@@ -137,14 +137,14 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     """As concurrent.futures.ProcessPoolExecutor.
 
     max_workers   1 to 1024; None: the CPUs this process may use (affinity and cgroup).
-    mp_context    a context of multiprocessing: with method "fork" workers are copies of this program
-                  as it is at the first submit; with any other, or None, of a clean interpreter.
-                  None goes by multiprocessing.set_start_method, if the program has called that.
+    mp_context    a context of multiprocessing: with method "fork" workers are copies of this
+                  program as it is at the first submit; with any other, or None, of a clean
+                  interpreter. None goes by multiprocessing.set_start_method, if that was called.
     initializer   called with initargs in each worker before its first call. If it raises, the
                   executor is broken.
     max_tasks_per_child  a worker is replaced after so many calls; None: never. Not with "fork".
 
-    Workers start with the first submit. May be used by any number of threads; not by a forked child.
+    Workers start with the first submit. Any number of threads may use it; a forked child may not.
     """
 
     def __init__(self, max_workers=None, mp_context=None, initializer=None, initargs=(), *,
