@@ -32,12 +32,16 @@ struct ypy_call {
     unsigned pins;  /* threads that wait for its job; it is not given back before they are gone */
     yoke_job *job;
     bool cancelled; /* it, or the pool, was told so */
+    int refusal;    /* why it could not be handed in */
     /* read-only once it is handed in */
     struct ypy_request *request;
+    uint32_t calls, in_bytes; /* as in the request, where a worker could write */
+    uint64_t out_room;
     int64_t timeout_ns;
     /* GIL */
     unsigned retries;        /* left for the call that is number `done` */
-    PyObject *owner;         /* a Future or a Map */
+    PyObject *owner;         /* a Future; or a Map, borrowed, NULL: it is gone */
+    bool maps;               /* it is a Map's */
     PyObject *definition;    /* of the function */
     PyObject *uses;          /* list of the definitions that arguments name, or NULL */
     struct ypy_block **blocks;
@@ -67,7 +71,7 @@ struct ypy_core {
     uint64_t generation; /* of the process that made it */
     struct ypy_desk *desk;
     struct ypy_fork_setup fork;
-    struct ypy_out out;      /* GIL: room to encode in */
+    struct ypy_out out;      /* GIL: what ypy_out_borrow lends */
     PyObject *failure;       /* GIL: the exception of YPY_FAILED */
     struct ypy_call *unused; /* GIL: calls to use again */
     size_t unused_count;
@@ -81,7 +85,8 @@ struct ypy_core {
     unsigned watched; /* futures into which somebody looks */
     size_t pending;   /* calls not resolved */
     yoke_pool *pool;
-    uint64_t seen; /* see yoke_pool_await */
+    unsigned users; /* threads that wait for any end in the pool */
+    uint64_t seen;  /* see yoke_pool_await */
     struct ypy_list backlog, ended;
     struct ypy_call *flight[YPY_FLIGHT_MAX];
     unsigned flight_count;
@@ -94,10 +99,13 @@ uint64_t ypy_generation(void); /* differs in a forked child */
 /* 0, or -1 with RuntimeError: this is a forked child, or nobody may hand in any more. */
 int ypy_core_check(struct ypy_core *core);
 
-/* A call with what core->out holds: `count` calls, in it; takes blocks and uses out of it. Room for
- * results: out_room. NULL with an exception. */
-struct ypy_call *ypy_call_make(struct ypy_core *core, PyObject *definition, uint32_t count,
-                               uint64_t out_room);
+/* Room to encode in, empty. It is lent to one at a time: encoding may run Python code. */
+struct ypy_out ypy_out_borrow(struct ypy_core *core);
+void ypy_out_return(struct ypy_core *core, struct ypy_out *out);
+/* A call with what `out` holds: so many calls; takes blocks and uses out of it. Room for results:
+ * out_room. NULL with an exception. */
+struct ypy_call *ypy_call_make(struct ypy_core *core, struct ypy_out *out, PyObject *definition,
+                               uint32_t count, uint64_t out_room);
 /* The owner has no more use for it. */
 void ypy_call_free(struct ypy_core *core, struct ypy_call *call);
 /* Hand in; the owner is set. GIL held. front: before all others. */
@@ -108,6 +116,8 @@ void ypy_calls_submit(struct ypy_core *core, struct ypy_call *const *calls, size
 /* Wait, without the GIL, until the call may have come on: its job has ended, or a moment passed.
  * It holds the GIL again on return. 0, -ETIMEDOUT (until_ns is over), -1: an exception (a signal). */
 int ypy_call_wait(struct ypy_core *core, struct ypy_call *call, int64_t until_ns);
+/* The same until any call of the pool has ended: 0 or -1. */
+int ypy_core_wait_any(struct ypy_core *core);
 /* Take it from the flight or the ended, to resolve it, if it is there and has ended; else false. */
 bool ypy_call_take(struct ypy_core *core, struct ypy_call *call);
 /* Resolve a call that was taken: its owner's business (future.c, map.c). */
@@ -118,33 +128,47 @@ void ypy_core_resolve_all(struct ypy_core *core);
  * and killed: 2. */
 int ypy_call_cancel(struct ypy_core *core, struct ypy_call *call, bool force);
 void ypy_core_watch(struct ypy_core *core, int change);
+/* With the lock held: fill the flight; wait for a change of phase; what has not begun ends as
+ * cancelled; what runs is told, and with kill ended. */
+void ypy_core_launch(struct ypy_core *core);
+void ypy_core_await_change(struct ypy_core *core, int64_t until_ns);
+void ypy_core_cancel_backlog(struct ypy_core *core);
+void ypy_core_cancel_flight(struct ypy_core *core, bool kill);
 /* The collector's work, until the pool is over. */
 int ypy_core_drive(struct ypy_core *core);
 /* It has begun to run on a worker. */
 bool ypy_call_runs(const struct ypy_call *call);
 
+/* --- ends.c ----------------------------------------------------------------------------------- */
+
+/* yoke._outcomes.NAME(...) with arguments as for Py_BuildValue: an exception, a new reference, or
+ * NULL and another exception. */
+PyObject *ypy_outcome(struct ypy_core *core, const char *name, const char *format, ...);
+
 /* How a call that has ended did. */
 struct ypy_end {
-    int kind;      /* YOKE_OK ... */
-    uint32_t done; /* results that are there */
-    const char *at;
-    const char *end;                  /* of these */
-    const void *block; size_t block_bytes; /* the job's result, or NULL */
+    int kind;             /* YOKE_OK ..., or -1: it could not be handed in */
+    uint32_t done;        /* results in at..end */
+    const char *at, *end;
+    const char *block; /* one more result, in the job's block; or NULL */
+    size_t block_bytes;
     yoke_outcome outcome;
 };
 void ypy_call_end(struct ypy_call *call, struct ypy_end *end);
 /* What it is when call number `done` did not come to a result; a new reference. */
 PyObject *ypy_call_error(struct ypy_core *core, struct ypy_call *call, const struct ypy_end *end);
-/* The calls from number `from` on, anew; NULL with an exception. The blocks go along. */
+/* The calls from number `from` on, anew, without an owner; NULL with an exception. The blocks go
+ * along. */
 struct ypy_call *ypy_call_rest(struct ypy_core *core, struct ypy_call *call, uint32_t from);
-/* One result, from at on: 0 and *value; 1 and *value is the exception to raise; -1: an exception of
- * ours. */
+/* One result, from *at on, which moves: 0 and *value; 1 and *value is the exception to raise; -1: no
+ * memory, or a signal. */
 int ypy_result_read(struct ypy_core *core, const char **at, const char *end,
                     struct ypy_job_hold *hold, PyObject **value);
 
 /* --- future.c and map.c ----------------------------------------------------------------------- */
 
 PyObject *ypy_future_make(struct ypy_core *core, struct ypy_call *call);
+PyObject *ypy_future_make_failed(struct ypy_core *core, PyObject *exception);
 void ypy_future_resolve(struct ypy_core *core, struct ypy_call *call);
 PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs);
 void ypy_map_resolve(struct ypy_core *core, struct ypy_call *call);

@@ -1,0 +1,588 @@
+/* SPDX-License-Identifier: MIT
+ * map.c - a map as an iterator: items are drawn as results are taken, in bounded memory.
+ *
+ * Idea: items travel in batches, each a call of the engine with its place in a list here, in the
+ * order of the items. How many go into one is learnt from what the workers took for those before:
+ * about two milliseconds' worth. A batch that ended early is followed in the list by its rest.
+ * Room: python.
+ */
+#include "engine.h"
+
+#define BATCH_NS 2000000LL      /* so much work is a batch */
+#define BUDGET_NS 10000000LL    /* a worker gives the rest back after that long */
+#define AHEAD_NS 4000000LL      /* so much work lies ready for each worker */
+#define DRAW_NS 100000LL        /* a batch is handed in after drawing items for that long */
+#define BATCH_ITEMS_MAX 65536
+#define BATCH_BYTES_MAX ((size_t)256 << 10)
+#define GROWTH 8
+#define AHEAD_MAX 64
+#define FIRST_RESULT_BYTES 64
+#define ROOM_MAX ((uint64_t)8 << 20)
+
+struct map {
+    PyObject_HEAD
+    struct ypy_core *core;
+    PyObject *definition;
+    PyObject *iterators; /* tuple; NULL: no more items are wanted */
+    bool star, unordered, fixed, busy, exhausted;
+    int64_t timeout_ns;
+    unsigned retries;
+    uint32_t chunk;
+    int64_t pace_ns;       /* an item's, as last measured; 0: not yet */
+    uint64_t result_bytes; /* an item's */
+    struct ypy_call *first, *last; /* in the order of the items */
+    size_t outstanding;            /* of these */
+    Py_ssize_t done;               /* items given out */
+};
+
+static struct map *of(PyObject *self)
+{
+    return (struct map *)self;
+}
+
+/* --- the list --------------------------------------------------------------------------------- */
+
+static void insert_after(struct map *map, struct ypy_call *before, struct ypy_call *call)
+{
+    call->map_before = before;
+    call->map_next = before != NULL ? before->map_next : map->first;
+    *(before != NULL ? &before->map_next : &map->first) = call;
+    *(call->map_next != NULL ? &call->map_next->map_before : &map->last) = call;
+    map->outstanding++;
+}
+
+static void detach(struct map *map, struct ypy_call *call)
+{
+    *(call->map_before != NULL ? &call->map_before->map_next : &map->first) = call->map_next;
+    *(call->map_next != NULL ? &call->map_next->map_before : &map->last) = call->map_before;
+    map->outstanding--;
+    call->owner = NULL; /* it was borrowed */
+}
+
+/* --- drawing items ---------------------------------------------------------------------------- */
+
+/* The arguments of the next call, a tuple; NULL: no more, or an exception. */
+static PyObject *draw(struct map *map)
+{
+    const Py_ssize_t count = PyTuple_GET_SIZE(map->iterators);
+    if (map->star) {
+        PyObject *const item = PyIter_Next(PyTuple_GET_ITEM(map->iterators, 0));
+        PyObject *const args = item != NULL ? PySequence_Tuple(item) : NULL;
+        Py_XDECREF(item);
+        return args;
+    }
+    PyObject *const args = PyTuple_New(count);
+    for (Py_ssize_t i = 0; args != NULL && i < count; i++) {
+        PyObject *const item = PyIter_Next(PyTuple_GET_ITEM(map->iterators, i));
+        if (item == NULL) {
+            Py_DECREF(args);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(args, i, item);
+    }
+    return args;
+}
+
+/* One call into out: 1, 0: there are no more, -1: an exception. */
+static int put_next(struct map *map, struct ypy_out *out)
+{
+    struct ypy_state *const state = map->core->state;
+    const bool single = !map->star && PyTuple_GET_SIZE(map->iterators) == 1;
+    PyObject *const drawn =
+        single ? PyIter_Next(PyTuple_GET_ITEM(map->iterators, 0)) : draw(map);
+    if (drawn == NULL) {
+        map->exhausted = true;
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    const int rc = single ? ypy_put_call(state, out, &drawn, 1, NULL)
+                          : ypy_put_call(state, out, &PyTuple_GET_ITEM(drawn, 0),
+                                         PyTuple_GET_SIZE(drawn), NULL);
+    Py_DECREF(drawn);
+    return rc == 0 ? 1 : -1;
+}
+
+/* Time is over, or it is large enough. */
+static bool is_enough(uint32_t count, const struct ypy_out *out, int64_t begin_ns)
+{
+    return out->used + out->block_count * BATCH_BYTES_MAX >= BATCH_BYTES_MAX ||
+           ((count == 1 || count % 8 == 0) && yoke_now_ns() - begin_ns >= DRAW_NS);
+}
+
+/* Fill out; returns how many calls there are. -1 in *rc: an exception ended it. */
+static uint32_t draw_batch(struct map *map, struct ypy_out *out, uint32_t *starts, int *rc)
+{
+    const int64_t begin_ns = map->chunk > 1 ? yoke_now_ns() : 0;
+    const uint32_t want = map->chunk;
+    uint32_t count = 0;
+    *rc = 1;
+    while (count < want) {
+        starts[count] = (uint32_t)out->used;
+        *rc = put_next(map, out);
+        if (*rc <= 0) {
+            break;
+        }
+        count++;
+        if (count < want && !map->fixed && is_enough(count, out, begin_ns)) {
+            break;
+        }
+    }
+    starts[count] = (uint32_t)out->used;
+    return count;
+}
+
+static uint64_t room_for(const struct map *map, uint32_t count)
+{
+    const uint64_t room = (map->result_bytes + map->result_bytes / 2 + 16) * count;
+    return room < ROOM_MAX ? room : ROOM_MAX;
+}
+
+/* An exception in place of an item; takes the one that is being raised. */
+static struct ypy_call *make_error(struct map *map)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    struct ypy_out out = {.sends = true};
+    struct ypy_call *const call = ypy_call_make(map->core, &out, map->definition, 0, 0);
+    if (call == NULL) {
+        Py_XDECREF(value);
+        return NULL;
+    }
+    call->error = value;
+    call->resolved = true;
+    return call;
+}
+
+static struct ypy_call *make_batch(struct map *map, int *rc)
+{
+    uint32_t *const starts = PyMem_Malloc(((size_t)map->chunk + 1) * sizeof *starts);
+    if (starts == NULL) {
+        *rc = -1;
+        return (struct ypy_call *)PyErr_NoMemory();
+    }
+    struct ypy_out out = ypy_out_borrow(map->core);
+    const uint32_t count = draw_batch(map, &out, starts, rc);
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    struct ypy_call *call =
+        count != 0 ? ypy_call_make(map->core, &out, map->definition, count, room_for(map, count))
+                   : NULL;
+    ypy_out_return(map->core, &out);
+    if (call == NULL) {
+        PyMem_Free(starts);
+    } else {
+        call->starts = starts;
+        call->timeout_ns = map->timeout_ns;
+        call->retries = map->retries;
+        call->request->budget_ns = map->fixed ? 0 : BUDGET_NS;
+    }
+    if (type != NULL) {
+        PyErr_Restore(type, value, traceback);
+    }
+    return call;
+}
+
+static size_t window_of(const struct map *map)
+{
+    int64_t batches = 2;
+    if (map->pace_ns != 0) {
+        const int64_t took = map->pace_ns * map->chunk;
+        batches = took > 0 ? AHEAD_NS / took : AHEAD_MAX;
+        batches = batches < 2 ? 2 : batches;
+        batches = batches > AHEAD_MAX ? AHEAD_MAX : batches;
+    }
+    return (size_t)batches * map->core->workers;
+}
+
+static int submit_all(struct map *map, struct ypy_call **calls, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        calls[i]->owner = (PyObject *)map; /* borrowed, see map_dealloc */
+        calls[i]->maps = true;
+        insert_after(map, map->last, calls[i]);
+    }
+    if (count != 0) {
+        ypy_calls_submit(map->core, calls, count);
+    }
+    return 0;
+}
+
+/* Draw and hand in until the window is full: 0, or -1 with an exception that is not an item's. */
+static int fill(struct map *map)
+{
+    struct ypy_call *calls[AHEAD_MAX];
+    const size_t window = window_of(map);
+    size_t count = 0;
+    int rc = 1;
+    while (rc == 1 && !map->exhausted && map->outstanding + count < window && count < AHEAD_MAX) {
+        struct ypy_call *const call = make_batch(map, &rc);
+        if (call != NULL) {
+            calls[count++] = call;
+        } else if (rc == 1) {
+            rc = -1;
+        }
+    }
+    (void)submit_all(map, calls, count);
+    if (rc != -1) {
+        return 0;
+    }
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        return -1;
+    }
+    struct ypy_call *const error = make_error(map);
+    if (error == NULL) {
+        return -1;
+    }
+    insert_after(map, map->last, error);
+    return 0;
+}
+
+/* --- results ---------------------------------------------------------------------------------- */
+
+static void learn(struct map *map, const struct ypy_call *call, const struct ypy_end *end)
+{
+    const uint32_t done = end->done + (end->block != NULL);
+    const int64_t took = *(volatile int64_t *)&call->request->took_ns;
+    if (end->kind != YOKE_OK || done == 0 || took < 0) {
+        return;
+    }
+    const int64_t pace = took / done;
+    map->pace_ns = pace > 0 ? pace : 1;
+    const uint64_t bytes =
+        end->block != NULL ? end->block_bytes : (uint64_t)(end->end - end->at) / done;
+    map->result_bytes = bytes > map->result_bytes ? bytes : (3 * map->result_bytes + bytes) / 4;
+    map->result_bytes = map->result_bytes < 16 ? 16 : map->result_bytes;
+    if (map->fixed) {
+        return;
+    }
+    int64_t want = BATCH_NS / map->pace_ns;
+    want = want > (int64_t)call->calls * GROWTH ? (int64_t)call->calls * GROWTH : want;
+    want = want > BATCH_ITEMS_MAX ? BATCH_ITEMS_MAX : want;
+    map->chunk = want < 1 ? 1 : (uint32_t)want;
+}
+
+/* The calls from `from` on, anew, behind it in the list. */
+static int send_rest(struct map *map, struct ypy_call *call, uint32_t from, unsigned retries)
+{
+    struct ypy_call *const rest = ypy_call_rest(map->core, call, from);
+    if (rest == NULL) {
+        return -1;
+    }
+    rest->owner = (PyObject *)map;
+    rest->maps = true;
+    rest->retries = retries;
+    insert_after(map, call, rest);
+    ypy_call_submit(map->core, rest, true);
+    return 0;
+}
+
+/* What becomes of those that have no result: 0, or -1 with an exception. */
+static int go_on(struct map *map, struct ypy_call *call, const struct ypy_end *end, uint32_t done)
+{
+    const bool cancelled = call->cancelled || map->core->cancelling || end->kind == -1 ||
+                           end->kind == YOKE_CANCELLED || call->owner == NULL;
+    if (end->kind == YOKE_OK && done > 0 && !cancelled) {
+        return send_rest(map, call, done, map->retries);
+    }
+    const unsigned left = done == 0 ? call->retries : map->retries;
+    if (end->kind == YOKE_CRASHED && left > 0 && !cancelled) {
+        return send_rest(map, call, done, left - 1);
+    }
+    call->error = ypy_call_error(map->core, call, end);
+    if (call->error == NULL) {
+        return -1;
+    }
+    return done + 1 < call->calls && !cancelled && call->owner != NULL ? send_rest(map, call, done + 1, map->retries) : 0;
+}
+
+void ypy_map_resolve(struct ypy_core *core, struct ypy_call *call)
+{
+    struct map *const map = (struct map *)Py_XNewRef(call->owner);
+    if (map == NULL) {
+        ypy_call_free(core, call);
+        return;
+    }
+    struct ypy_end end;
+    ypy_call_end(call, &end);
+    learn(map, call, &end);
+    call->at = end.at;
+    call->end = end.end;
+    call->count = end.done;
+    if (end.block != NULL) {
+        call->hold = ypy_job_hold_make(call->job, end.block, end.block_bytes);
+        call->count += call->hold != NULL;
+    }
+    if (PyErr_Occurred() || (call->count < call->calls && go_on(map, call, &end, call->count) != 0)) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        Py_XSETREF(call->error, value);
+        Py_XDECREF(type);
+        Py_XDECREF(traceback);
+    }
+    call->resolved = true;
+    if (call->owner == NULL) {
+        ypy_call_free(core, call); /* it was let go of meanwhile */
+    }
+    Py_DECREF(map);
+}
+
+/* The next result of a call that has one: a value, or NULL and an exception. */
+static PyObject *read_result(struct map *map, struct ypy_call *call)
+{
+    PyObject *value = NULL;
+    const bool in_block = call->hold != NULL && call->read + 1 == call->count;
+    call->read++;
+    map->done++;
+    if (in_block) {
+        call->at = call->hold->start;
+        call->end = call->at + call->hold->bytes;
+    }
+    const int rc = ypy_result_read(map->core, &call->at, call->end, in_block ? call->hold : NULL,
+                                   &value);
+    if (rc == 0) {
+        return value;
+    }
+    if (rc == 1) {
+        PyErr_SetObject((PyObject *)Py_TYPE(value), value);
+        Py_DECREF(value);
+    }
+    return NULL;
+}
+
+/* The call whose turn it is, resolved; or NULL. */
+static struct ypy_call *find_turn(struct map *map)
+{
+    struct ypy_call *call = map->first;
+    while (map->unordered && call != NULL && !call->resolved) {
+        call = call->map_next;
+    }
+    return call != NULL && call->resolved ? call : NULL;
+}
+
+/* Until something has come on: 0, or -1 with an exception. */
+static int await_turn(struct map *map)
+{
+    struct ypy_core *const core = map->core;
+    if (map->unordered) {
+        const int rc = ypy_core_wait_any(core);
+        ypy_core_resolve_all(core);
+        return rc;
+    }
+    struct ypy_call *const call = map->first;
+    if (ypy_call_take(core, call)) {
+        ypy_call_resolve(core, call);
+        return 0;
+    }
+    return ypy_call_wait(core, call, YOKE_FOREVER) == -1 ? -1 : 0;
+}
+
+/* A result, NULL with an exception, or NULL without: it is over. */
+static PyObject *next_result(struct map *map)
+{
+    for (;;) {
+        struct ypy_call *const call = find_turn(map);
+        if (call != NULL && call->read < call->count) {
+            return read_result(map, call);
+        }
+        if (call != NULL && call->error != NULL) {
+            PyObject *const error = call->error;
+            call->error = NULL;
+            map->done++;
+            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+            Py_DECREF(error);
+            return NULL;
+        }
+        if (call != NULL) {
+            detach(map, call);
+            ypy_call_free(map->core, call);
+        }
+        if (!map->exhausted && 2 * map->outstanding <= window_of(map) && fill(map) != 0) {
+            return NULL;
+        }
+        if (map->first == NULL) {
+            return NULL;
+        }
+        if (find_turn(map) == NULL && await_turn(map) != 0) {
+            return NULL;
+        }
+    }
+}
+
+static PyObject *map_next(PyObject *self)
+{
+    struct map *const map = of(self);
+    if (map->busy) {
+        PyErr_SetString(PyExc_ValueError, "map already executing");
+        return NULL;
+    }
+    if (map->core->generation != ypy_generation()) {
+        PyErr_SetString(PyExc_RuntimeError, "this map was begun before fork()");
+        return NULL;
+    }
+    map->busy = true;
+    PyObject *const result = next_result(map);
+    map->busy = false;
+    return result;
+}
+
+/* --- beginning and end ------------------------------------------------------------------------ */
+
+static void set_options(struct map *map, Py_ssize_t chunksize, double timeout, unsigned retries)
+{
+    map->fixed = chunksize > 0 || timeout > 0;
+    map->chunk = chunksize > 0 && timeout <= 0
+                     ? (uint32_t)(chunksize < BATCH_ITEMS_MAX ? chunksize : BATCH_ITEMS_MAX)
+                     : 1;
+    map->timeout_ns = timeout > 0 ? (int64_t)(timeout * 1e9) + 1 : 0;
+    map->retries = retries;
+    map->result_bytes = FIRST_RESULT_BYTES;
+}
+
+PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"fn",      "iterables", "star",      "chunksize",
+                            "timeout", "retries",   "unordered", NULL};
+    PyObject *fn, *iterables, *timeout = Py_None;
+    int star = 0, unordered = 0;
+    Py_ssize_t chunksize = 0;
+    unsigned retries = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!|pnOIp:map", names, &fn, &PyTuple_Type,
+                                     &iterables, &star, &chunksize, &timeout, &retries,
+                                     &unordered)) {
+        return NULL;
+    }
+    const double seconds = timeout != Py_None ? PyFloat_AsDouble(timeout) : 0;
+    if (PyErr_Occurred() || ypy_core_check(core) != 0) {
+        return NULL;
+    }
+    PyTypeObject *const type = core->state->map_type;
+    struct map *const map = of(type->tp_alloc(type, 0));
+    if (map == NULL) {
+        return NULL;
+    }
+    map->core = (struct ypy_core *)Py_NewRef((PyObject *)core);
+    map->star = star != 0;
+    map->unordered = unordered != 0;
+    set_options(map, chunksize, seconds, retries);
+    map->definition = ypy_definition_of(core->state, fn);
+    const Py_ssize_t count = PyTuple_GET_SIZE(iterables);
+    map->iterators = map->definition != NULL ? PyTuple_New(count) : NULL;
+    bool sound = map->iterators != NULL;
+    for (Py_ssize_t i = 0; i < count && sound; i++) {
+        PyObject *const iterator = PyObject_GetIter(PyTuple_GET_ITEM(iterables, i));
+        sound = iterator != NULL;
+        PyTuple_SET_ITEM(map->iterators, i, iterator);
+    }
+    map->exhausted = count == 0;
+    map->busy = true;
+    sound = sound && fill(map) == 0;
+    map->busy = false;
+    if (!sound) {
+        Py_DECREF(map);
+        return NULL;
+    }
+    return (PyObject *)map;
+}
+
+/* What has not begun never will; what runs ends without us. */
+static void drop_calls(struct map *map)
+{
+    struct ypy_core *const core = map->core;
+    const bool child = core != NULL && core->generation != ypy_generation();
+    /* First of all: nobody else may come upon a map that goes. */
+    for (struct ypy_call *call = map->first; call != NULL; call = call->map_next) {
+        call->owner = NULL;
+    }
+    while (map->first != NULL) {
+        struct ypy_call *const call = map->first;
+        detach(map, call);
+        if (call->resolved) {
+            ypy_call_free(core, call);
+        } else if (!child && ypy_call_cancel(core, call, false) == 1) {
+            ypy_call_resolve(core, call);
+        }
+    }
+    map->exhausted = true;
+}
+
+static int map_clear(PyObject *self)
+{
+    struct map *const map = of(self);
+    Py_CLEAR(map->iterators);
+    Py_CLEAR(map->definition);
+    return 0;
+}
+
+static int map_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct map *const map = of(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(map->iterators);
+    Py_VISIT(map->definition);
+    return 0;
+}
+
+static void map_dealloc(PyObject *self)
+{
+    struct map *const map = of(self);
+    PyTypeObject *const type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    drop_calls(map);
+    (void)map_clear(self);
+    Py_CLEAR(map->core);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *map_close(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    if (of(self)->busy) {
+        PyErr_SetString(PyExc_ValueError, "map already executing");
+        return NULL;
+    }
+    drop_calls(of(self));
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_done(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSsize_t(of(self)->done);
+}
+
+static PyMethodDef methods[] = {
+    {"close", map_close, METH_NOARGS,
+     PyDoc_STR("close()\n--\n\nDraw no more items; cancel what has not begun.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getset[] = {
+    {"done", get_done, NULL, "How many results were given out.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "The results of a map, one by one."},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, map_next},
+    {Py_tp_dealloc, map_dealloc},
+    {Py_tp_traverse, map_traverse},
+    {Py_tp_clear, map_clear},
+    {0, NULL},
+};
+
+PyType_Spec ypy_map_spec = {
+    .name = "yoke._yoke.Map",
+    .basicsize = sizeof(struct map),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = slots,
+};
