@@ -88,7 +88,7 @@ static bool job_has_ended(const struct ypy_call *call)
 
 static void collect(struct ypy_core *core)
 {
-    (void)yoke_pool_await(core->pool, &core->seen, 0);
+    (void)!yoke_pool_await(core->pool, &core->seen, 0);
     for (unsigned i = 0; i < core->flight_count;) {
         struct ypy_call *const call = core->flight[i];
         if (job_has_ended(call)) {
