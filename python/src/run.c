@@ -8,7 +8,6 @@
 #include "worker.h"
 
 #define SCRATCH_KEPT_BYTES ((size_t)1 << 20)
-#define ALIGN_BYTES 64
 #define TEXT_MAX_BYTES 2000 /* of what must fit when nothing else does */
 #define LONG_CALL 0xFFFFU
 
@@ -35,6 +34,9 @@ struct run {
 
 PyObject *ypy_take_raised(void)
 {
+#if PY_VERSION_HEX >= 0x030c0000
+    PyObject *const exc = PyErr_GetRaisedException();
+#else
     PyObject *type, *exc, *traceback;
     PyErr_Fetch(&type, &exc, &traceback);
     PyErr_NormalizeException(&type, &exc, &traceback);
@@ -44,6 +46,7 @@ PyObject *ypy_take_raised(void)
     Py_XDECREF(type);
     Py_XDECREF(traceback);
     PyErr_Clear();
+#endif
     return exc != NULL ? exc : Py_NewRef(Py_None);
 }
 
@@ -135,21 +138,15 @@ static void count_up(struct run *run)
 /* The result, and behind it the buffers, in a block of the task's own. */
 static bool deliver_in_block(struct run *run)
 {
-    size_t at = (scratch.used + ALIGN_BYTES - 1) & ~(size_t)(ALIGN_BYTES - 1);
-    const size_t bytes = scratch.view_count != 0 ? at + scratch.views_bytes : scratch.used;
+    const size_t bytes = ypy_out_total(&scratch);
     char *block = NULL;
-    Py_BEGIN_ALLOW_THREADS /* a large one takes its time */
-    block = yoke_task_result(run->task, bytes);
-    if (block != NULL) {
-        memcpy(block, scratch.data, scratch.used);
-        for (size_t i = 0; i < scratch.view_count; i++) {
-            const Py_buffer *const view = &scratch.views[i];
-            memcpy(block + at, view->buf, (size_t)view->len);
-            at += ((size_t)view->len + ALIGN_BYTES - 1) & ~(size_t)(ALIGN_BYTES - 1);
-        }
+    Py_BEGIN_ALLOW_THREADS /* it comes as zeros, which takes its time when it is large */
+        block = yoke_task_result(run->task, bytes);
+    Py_END_ALLOW_THREADS if (block != NULL)
+    {
+        ypy_out_copy(&scratch, block);
+        run->in_block = true;
     }
-    Py_END_ALLOW_THREADS
-    run->in_block = block != NULL;
     return run->in_block;
 }
 
@@ -202,11 +199,10 @@ static void deliver_raised(struct run *run, const char *what, PyObject *text)
 
 static void deliver_no_memory(struct run *run, const char *what)
 {
-    const size_t bytes = scratch.used + scratch.views_bytes;
     deliver_failure(run,
                     PyUnicode_FromFormat("the %s takes %zu bytes, and the shared heap has no room "
                                          "for them",
-                                         what, bytes),
+                                         what, ypy_out_total(&scratch)),
                     PyUnicode_New(0, 0));
 }
 
@@ -219,8 +215,8 @@ static void deliver_exception(struct run *run)
         (void)PyException_SetTraceback(exc, Py_None);
     }
     ypy_out_rewind(&scratch, 0);
-    if (ypy_put_bytes(&scratch, "E", 1) != 0 ||
-        ypy_put_value(run->state, &scratch, exc) != 0 || put_str(text, SIZE_MAX) != 0) {
+    if (ypy_put_bytes(&scratch, "E", 1) != 0 || ypy_put_value(run->state, &scratch, exc) != 0 ||
+        put_str(text, SIZE_MAX) != 0) {
         deliver_raised(run, "the exception of the task could not be pickled", text);
     } else {
         if (!deliver(run)) {
@@ -320,8 +316,8 @@ static void run_call(struct run *run)
         deliver_raised(run, "the arguments could not be unpickled", NULL);
         return;
     }
-    PyObject *const value =
-        PyObject_Vectorcall(run->fn, args.values, (size_t)args.nargs, args.names);
+    PyObject *const value = PyObject_Vectorcall(
+        run->fn, args.values, (size_t)args.nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, args.names);
     ypy_args_clear(&args);
     if (value == NULL) {
         deliver_exception(run);
@@ -396,8 +392,6 @@ int ypy_run(yoke_task *task, const void *in, void *out)
     /* relaxed: whoever reads it for good knows by then that we are dead. */
     atomic_store_explicit(&request->trace, ypy_worker.trace, memory_order_relaxed);
     ypy_worker_wake();
-    /* relaxed: 0, unless a worker before us died with it. */
-    const uint32_t done = atomic_load_explicit(&request->done, memory_order_relaxed);
     struct run run = {
         .state = ypy_worker.state,
         .request = request,
@@ -409,7 +403,6 @@ int ypy_run(yoke_task *task, const void *in, void *out)
         .at = request->data + ypy_request_out_at(request->in_bytes),
         .left = request->out_room,
     };
-    (void)done;
     run_calls(&run);
     if (ypy_worker.dirty != NULL && *ypy_worker.dirty != 0) {
         flush_streams();

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT
+ * worker.c - workers: the hooks of both starts, the main loop, the end.
+ *
+ * Between PyOS_BeforeFork() in the image and PyOS_AfterFork_Child() in a worker nothing of Python's
+ * runs. The main loop keeps the GIL while there is work and lets it go before it sleeps, so that
+ * threads of the worker's own run; a task that comes then takes it again.   Room: python.
+ */
+#include "worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define TURN_NS 5000000LL /* other threads get the GIL that often, also beside tasks in C */
+#define FAREWELL_S 5      /* for exit handlers; the pool may end us sooner */
+
+struct ypy_worker ypy_worker;
+
+void ypy_worker_wake(void)
+{
+    if (ypy_worker.idle != NULL) {
+        PyThreadState *const thread = ypy_worker.idle;
+        ypy_worker.idle = NULL;
+        PyEval_RestoreThread(thread);
+    }
+}
+
+static void let_go(void)
+{
+    ypy_worker.idle = PyEval_SaveThread();
+}
+
+/* --- the start -------------------------------------------------------------------------------- */
+
+static void worker_start(unsigned worker, void *user)
+{
+    struct ypy_fork_setup *const setup = user;
+    PyOS_AfterFork_Child();
+    ypy_worker.state = ypy_state_of(setup->module);
+    ypy_desk_enter(setup->desk, worker);
+}
+
+/* A bytearray of yoke._image, which lives as long as that. */
+static void find_dirty(PyObject *image)
+{
+    PyObject *const dirty = PyObject_GetAttrString(image, "dirty");
+    if (dirty != NULL && PyByteArray_CheckExact(dirty) && PyByteArray_GET_SIZE(dirty) > 0) {
+        ypy_worker.dirty = (const unsigned char *)PyByteArray_AS_STRING(dirty);
+    }
+    PyErr_Clear();
+    Py_XDECREF(dirty);
+}
+
+int ypy_worker_init(unsigned worker, void *user)
+{
+    struct ypy_fork_setup *const setup = user;
+    PyObject *const image = PyImport_ImportModule("yoke._image");
+    PyObject *const done =
+        image != NULL ? PyObject_CallMethod(image, "start_worker", "IO", worker, setup->setup)
+                      : NULL;
+    if (done != NULL) {
+        find_dirty(image);
+    } else {
+        PyObject *const exc = ypy_take_raised();
+        PyObject *const text = ypy_traceback_text(exc);
+        ypy_desk_tell_failure(setup->desk, text);
+        Py_DECREF(text);
+        Py_DECREF(exc);
+    }
+    Py_XDECREF(image);
+    const bool ready = done != NULL;
+    Py_XDECREF(done);
+    let_go(); /* a spare waits here; threads that the initializer made go on */
+    return ready ? 0 : 1;
+}
+
+/* --- the main loop ---------------------------------------------------------------------------- */
+
+/* Handlers of Python's, for signals that came while we slept. True: one of them ends the worker. */
+static bool run_handlers(void)
+{
+    if (PyErr_CheckSignals() == 0) {
+        return false;
+    }
+    const bool leaves = PyErr_ExceptionMatches(PyExc_SystemExit) != 0;
+    if (leaves) {
+        PyErr_Clear();
+    } else {
+        PyErr_WriteUnraisable(NULL);
+    }
+    return leaves;
+}
+
+static void worker_main(yoke_worker *worker, void *user)
+{
+    (void)user;
+    int64_t turn_ns = yoke_now_ns();
+    ypy_worker_wake();
+    for (;;) {
+        int rc = yoke_worker_next(worker, 0);
+        if (rc == -ETIMEDOUT || (rc == 0 && yoke_now_ns() - turn_ns > TURN_NS)) {
+            let_go();
+            rc = rc != 0 ? yoke_worker_next(worker, YOKE_FOREVER) : 0;
+            ypy_worker_wake();
+            turn_ns = yoke_now_ns();
+        }
+        if (rc == YOKE_ECLOSED || (rc == -EINTR && run_handlers())) {
+            return;
+        }
+    }
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static void leave(int number)
+{
+    (void)number;
+    _exit(0);
+}
+
+/* Handlers that tasks registered may wait for ever; we do not. */
+static void limit_farewell(void)
+{
+    struct sigaction action = {.sa_handler = leave};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGALRM, &action, NULL);
+    sigset_t alarm_only;
+    sigemptyset(&alarm_only);
+    sigaddset(&alarm_only, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &alarm_only, NULL);
+    const struct itimerval timer = {.it_value.tv_sec = FAREWELL_S};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static void worker_exit(unsigned worker, void *user)
+{
+    (void)worker;
+    (void)user;
+    limit_farewell();
+    ypy_worker_wake();
+    PyObject *const image = PyImport_ImportModule("yoke._image");
+    PyObject *const done = image != NULL ? PyObject_CallMethod(image, "end_worker", NULL) : NULL;
+    if (done == NULL) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    Py_XDECREF(done);
+    Py_XDECREF(image);
+}
+
+/* --- start="fork" ----------------------------------------------------------------------------- */
+
+/* On the keeper's thread, which has no business with Python otherwise. */
+static void before_fork(void *user)
+{
+    struct ypy_fork_setup *const setup = user;
+    setup->gil = PyGILState_Ensure();
+    setup->keeper = PyThreadState_Get();
+    PyObject *const image = PyImport_ImportModule("yoke._image"); /* once, not in each worker */
+    PyErr_Clear();
+    Py_XDECREF(image);
+    PyOS_BeforeFork();
+}
+
+static void after_fork_parent(void *user)
+{
+    struct ypy_fork_setup *const setup = user;
+    PyOS_AfterFork_Parent();
+    PyGILState_Release(setup->gil);
+}
+
+const yoke_hooks ypy_fork_hooks = {
+    .size = sizeof(yoke_hooks),
+    .before_fork = before_fork,
+    .after_fork_parent = after_fork_parent,
+    .worker_start = worker_start,
+    .worker_exit = worker_exit,
+    .worker_main = worker_main,
+};
+
+/* --- start="fresh" ---------------------------------------------------------------------------- */
+
+static const char *why_not(int rc)
+{
+    switch (rc) {
+    case -EBUSY:
+        return "this interpreter has other threads, and copies of it would lack them";
+    case -EEXIST:
+        return "the address of the shared heap is taken here";
+    case -EINVAL:
+        return "there is no ticket of a pool";
+    case -ECHILD:
+        return "the pool has gone, or did not start this process itself";
+    default:
+        return yoke_strerror(rc);
+    }
+}
+
+static PyObject *serve(PyObject *module, PyObject *args)
+{
+    const char *ticket = NULL;
+    PyObject *settings = NULL;
+    if (!PyArg_ParseTuple(args, "sO!", &ticket, &PyDict_Type, &settings)) {
+        return NULL;
+    }
+    PyObject *const address = PyDict_GetItemString(settings, "desk");
+    void *const desk = address != NULL ? PyLong_AsVoidPtr(address) : NULL;
+    if (desk == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "the settings name no desk");
+        }
+        return NULL;
+    }
+    struct ypy_fork_setup setup = {.desk = desk, .module = module, .setup = settings};
+    const yoke_hooks hooks = {
+        .size = sizeof hooks,
+        .worker_start = worker_start,
+        .worker_exit = worker_exit,
+        .worker_main = worker_main,
+    };
+    const yoke_image image = {
+        .size = sizeof image, .worker_init = ypy_worker_init, .user = &setup, .hooks = &hooks};
+    PyOS_BeforeFork();
+    const int rc = yoke_image_serve(ticket, &image);
+    PyOS_AfterFork_Parent();
+    PyErr_Format(PyExc_RuntimeError, "cannot serve: %s", why_not(rc));
+    return NULL;
+}
+
+PyMethodDef ypy_worker_methods[] = {
+    {"serve", serve, METH_VARARGS,
+     PyDoc_STR("serve(ticket, setup)\n--\n\nBecome the image of a pool's workers; returns only by "
+               "raising.")},
+    {"set_title", ypy_set_title, METH_O,
+     PyDoc_STR("set_title(text)\n--\n\nWhat ps shows for this process.")},
+    {"crash_file", ypy_crash_file, METH_NOARGS,
+     PyDoc_STR("crash_file()\n--\n\nDescriptor for faulthandler, in a worker.")},
+    {"write_whole", ypy_write_whole, METH_VARARGS,
+     PyDoc_STR("write_whole(fd, data)\n--\n\nWrite all of it, with nothing of other workers in "
+               "between; returns how many bytes.")},
+    {NULL, NULL, 0, NULL},
+};
