@@ -31,7 +31,7 @@ HERE = str(pathlib.Path(__file__).resolve().parent)
 SLOW = float(os.environ.get("SLOW") or 1)
 HANG = 15 * SLOW  # s; what takes longer than that hangs
 STARTS = ("fresh", "fork")
-MARK = "YOKE_FAULT_ROW"
+MARK, FOLDER = "YOKE_FAULT_ROW", "YOKE_FAULT_FOLDER"
 
 Row = collections.namedtuple("Row", "name title function starts limit noisy raises cause")
 ROWS: dict[str, dict[str, Row]] = collections.defaultdict(dict)
@@ -52,7 +52,15 @@ def row(title: str, *, raises: str | None = None, starts: tuple[str, ...] = STAR
 
 
 class Failed(AssertionError):
-    """What a row found."""
+    """What a row found. It is noted at once: the row may hang on its way out."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        try:
+            with open(os.path.join(os.environ.get(FOLDER, "/nonexistent"), "failed"), "a") as file:
+                file.write(text + "\n")
+        except OSError:
+            pass
 
 
 def check(true: Any, text: str) -> None:
@@ -389,11 +397,12 @@ class Context:
             process.kill()
             out, err = process.communicate()
             raise Failed(f"the program hangs; printed {out!r}, {err[-2000:]!r}; {left}") from None
+        out, err = out or "", err or ""
         if code is not None:
             check(process.returncode == code,
                   f"exit code {process.returncode}: {out[-500:]!r} {err[-3000:]!r}")
         check(not quiet or not err, f"stderr: {err[-2000:]!r}")
-        return out or ""
+        return out
 
     def alone(self, seconds: float = 1.0) -> float:
         """No process of the row is left but this one, within that time; returns how long it took."""
@@ -464,7 +473,8 @@ def run_row(this: Row, module: str, start: str, python: str = sys.executable) ->
     mark = os.path.basename(folder)
     os.makedirs(f"{folder}/tmp")
     os.chmod(folder, 0o755)
-    env = {**os.environ, MARK: mark, "TMPDIR": f"{folder}/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {**os.environ, MARK: mark, FOLDER: folder, "TMPDIR": f"{folder}/tmp",
+           "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         with open(f"{folder}/stderr", "w+") as stderr:
             process = subprocess.Popen(
@@ -504,6 +514,9 @@ def watch(process: subprocess.Popen, this: Row, folder: str, mark: str) -> dict[
             seen = json.load(file)
     except OSError:
         seen = {"error": f"the process of the row ended with {process.returncode}"}
+        if os.path.exists(f"{folder}/failed"):
+            with open(f"{folder}/failed") as file:
+                seen["error"] = f"{file.read()}(the row did not end)"
     errors = [e for e in (seen.get("error"), hung, leaves) if e]
     if not errors and process.returncode:
         errors = [f"the process of the row ended with {process.returncode}"]
@@ -542,10 +555,16 @@ def main(module: str) -> int:
         entry = table.setdefault(this.name, {"title": this.title, "raises": this.raises})
         entry[start] = seen
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"python": sys.version.split()[0], "machine": os.uname().machine,
-                       "tables": {module: table}}, file, indent=1)
+        save(options.json, module, table)
     return 1 if failed else 0
+
+
+def save(path: str, module: str, table: dict) -> None:
+    """Keep what was seen, for tools/python-faults.py."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path + ".new", "w") as file:
+        json.dump({"python": sys.version.split()[0], "tables": {module: table}}, file, indent=1)
+    os.rename(path + ".new", path)
 
 
 if __name__ == "__main__":

@@ -395,7 +395,7 @@ def endless() -> None:
 
 def endless_in_c() -> None:
     """Keeps the GIL, blocks all signals, never looks at one."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     collections.deque(itertools.repeat(0), maxlen=0)
 
 
