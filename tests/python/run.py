@@ -3,7 +3,8 @@
 
 Idea: the file is imported as a module, so its functions can be imported by workers, and what is in
 this file's folder too. Each test's name is shown before it begins. Shortly before the time that
-tools/run-tests.sh gives is up (YOKE_TEST_LIMIT, seconds), the stacks of all threads are shown.
+tools/run-tests.sh gives is up (YOKE_TEST_LIMIT, seconds), the stacks of all threads are shown. A
+module's function summary(), if there is one, adds to the line at the end.
 """
 import faulthandler
 import importlib
@@ -29,7 +30,8 @@ def main(path, *names):
     if skipped >= result.testsRun:
         print("skipped: " + (result.skipped[0][1] if skipped else "there are no tests in it"))
         return 77
-    print(f"summary: {result.testsRun} tests" + (f", {skipped} skipped" if skipped else ""))
+    more = getattr(module, "summary", lambda: f"{skipped} skipped" if skipped else "")()
+    print(f"summary: {result.testsRun} tests" + (f", {more}" if more else ""))
     return 0
 
 
