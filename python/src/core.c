@@ -173,6 +173,8 @@ static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
         .env = (const char *const *)env_words.list,
     };
     Py_XSETREF(core->fork.setup, Py_NewRef(setup));
+    PyObject *const snapshot = PyDict_GetItemString(setup, "snapshot");
+    Py_XSETREF(core->snapshot, snapshot != Py_None ? Py_XNewRef(snapshot) : NULL);
     if (argv == Py_None) {
         config.hooks = &ypy_fork_hooks;
         config.user = &core->fork;
@@ -220,7 +222,7 @@ static int read_seconds(PyObject *timeout, int64_t *ns)
 static struct ypy_call *make_call(struct ypy_core *core, PyObject *fn, PyObject *args,
                                   PyObject *kwargs)
 {
-    PyObject *const definition = ypy_definition_of(core->state, fn);
+    PyObject *const definition = ypy_definition_in(core->state, fn, core->snapshot);
     if (definition == NULL) {
         return NULL;
     }
@@ -445,6 +447,7 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(core->failure);
     Py_VISIT(core->fork.setup);
+    Py_VISIT(core->snapshot);
     return 0;
 }
 
@@ -453,6 +456,7 @@ static int core_clear(PyObject *self)
     struct ypy_core *const core = of(self);
     Py_CLEAR(core->failure);
     Py_CLEAR(core->fork.setup);
+    Py_CLEAR(core->snapshot);
     return 0;
 }
 

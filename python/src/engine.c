@@ -244,8 +244,9 @@ static uint64_t block_of(PyObject *definition)
 
 struct ypy_out ypy_out_borrow(struct ypy_core *core)
 {
-    const struct ypy_out out = core->out;
+    struct ypy_out out = core->out;
     core->out = (struct ypy_out){.sends = true};
+    out.snapshot = core->snapshot;
     return out;
 }
 

@@ -73,6 +73,7 @@ struct ypy_core {
     struct ypy_fork_setup fork;
     struct ypy_out out;      /* GIL: what ypy_out_borrow lends */
     PyObject *failure;       /* GIL: the exception of YPY_FAILED */
+    PyObject *snapshot;      /* GIL: start="fork": what workers have already; or NULL */
     struct ypy_call *unused; /* GIL: calls to use again */
     size_t unused_count;
     pthread_mutex_t lock;

@@ -470,7 +470,7 @@ PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs)
     map->star = star != 0;
     map->unordered = unordered != 0;
     set_options(map, chunksize, seconds, retries);
-    map->definition = ypy_definition_of(core->state, fn);
+    map->definition = ypy_definition_in(core->state, fn, core->snapshot);
     const Py_ssize_t count = PyTuple_GET_SIZE(iterables);
     map->iterators = map->definition != NULL ? PyTuple_New(count) : NULL;
     bool sound = map->iterators != NULL;
