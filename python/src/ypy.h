@@ -89,6 +89,14 @@ void ypy_out_rewind(struct ypy_out *out, size_t used);
 size_t ypy_out_total(const struct ypy_out *out);
 void ypy_out_copy(const struct ypy_out *out, char *block);
 
+enum {
+    YPY_CALL_PICKLED = 0xFFFF, /* stands for the number of arguments */
+    YPY_BUFFER_FIELDS = 24     /* bytes for each buffer behind a pickle */
+};
+
+/* *place; if that is NULL, first the attribute of that module. Borrowed; NULL with an exception. */
+PyObject *ypy_found(PyObject **place, const char *module, const char *name);
+
 /* Each: 0, or -1 with a Python exception, and then nothing was put. */
 int ypy_put_bytes(struct ypy_out *out, const void *bytes, size_t count);
 int ypy_put_value(struct ypy_state *state, struct ypy_out *out, PyObject *value);
@@ -129,7 +137,8 @@ struct ypy_block {
     uint64_t bytes;
     _Atomic uint32_t attached; /* SYNC(block-attached): objects in the worker that use it */
     _Atomic int32_t pid;       /* the worker's */
-    char pad[48];
+    uint32_t readonly;
+    char pad[44];
 };
 
 /* A copy of the view in a new block; NULL with MemoryError. */
@@ -139,6 +148,7 @@ struct ypy_block *ypy_block_make(const Py_buffer *view);
 void ypy_blocks_give(struct ypy_block **blocks, size_t count);
 /* Look through that list. pids: of the live workers of all pools, or NULL: free what is let go. */
 void ypy_blocks_sweep(const int *pids, size_t count);
+size_t ypy_blocks_kept(void); /* how many are on that list */
 
 /* In a worker: a view of a block, for ypy_in.buffer (at: the address of the block). */
 PyObject *ypy_buffer_of_block(struct ypy_in *in, uint64_t at, uint64_t bytes, bool readonly);
