@@ -100,7 +100,7 @@ say  = @printf '  %-4s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2))
 .DEFAULT_GOAL := all
 .PHONY: all help deps lib demo tour examples test soak check san asan tsan arm bench kill-proof \
         everything fmt install uninstall clean FORCE python wheel sdist \
-        python-extension python-asan test-python-3.13 test-python-3.14
+        python-extension python-asan python-faults test-python-3.13 test-python-3.14
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -261,6 +261,13 @@ test-python-3.13: | build/deps/check ## The tests of Python with Debian 13's.
 
 test-python-3.14: | build/deps/check ## The tests of Python with that of Debian's next release.
 	@ONLY='$(ONLY)' SLOW='$(SLOW)' tools/python-chroot.sh forky 3.14
+
+python-faults: ## docs/python-faults.md, from runs with each Python that is there.
+	-+@$(MAKE) test TESTS='$(PY_FAULTS)'
+	-@[ ! -e build/trixie/ready ] || tools/python-chroot.sh trixie 3.13 $(PY_FAULTS)
+	-@[ ! -e build/forky/ready ] || tools/python-chroot.sh forky 3.14 $(PY_FAULTS)
+	@tools/python-faults.py
+PY_FAULTS = $(addprefix tests/python/,test_faults.py test_faults_pool.py test_hosts.py)
 
 wheel: $(PY_WHEEL) ## dist/yoke-*.whl.
 	@mkdir -p $(DIST) && cp -v $(BUILD)/python/dist/*.whl $(DIST)/

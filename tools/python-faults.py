@@ -17,7 +17,8 @@ STARTS = ("fresh", "fork")
 HEAD = """# Python: what goes wrong, and what comes of it
 
 This page is written by `make python-faults` from runs of
-[faults.py](../tests/python/faults.py) and [test_hosts.py](../tests/python/test_hosts.py), which
+[faults.py](../tests/python/faults.py), [faults_pool.py](../tests/python/faults_pool.py) and
+[test_hosts.py](../tests/python/test_hosts.py), which
 `make test` runs too. Python: {versions}.
 
 A row is good when one exception of the type named here comes for the task at fault alone; all other
@@ -28,7 +29,7 @@ A cell has the exception, and how long after the fault it was there in ms, the l
 (`fresh` / `fork`, the two ways to start workers). The times are of a machine that did other things
 too. **fails** marks a row that is not good there.
 """
-TITLES = {"faults": "Faults", "test_hosts": "Programs around the pool"}
+TITLES = {"faults": "Tasks", "faults_pool": "Pools", "test_hosts": "Programs around the pool"}
 
 
 def load(paths: list[str]) -> dict:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # timeout: 400
 # asan: no
-"""Each row of the fault table (faults.py), for each start, as a test."""
+"""Each row of faults.py, for each start, as a test; and how rows become tests."""
 
 from __future__ import annotations
 
@@ -53,11 +53,10 @@ def add_rows(case: type[Rows], module: str) -> None:
 
 
 class Faults(Rows):
-    """The fault table."""
+    """The fault table, tasks."""
 
 
 add_rows(Faults, "faults")
-
 
 if __name__ == "__main__":
     sys.exit(unittest.main())
