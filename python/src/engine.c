@@ -86,12 +86,17 @@ static bool job_has_ended(const struct ypy_call *call)
 
 /* --- pumping (lock held) ---------------------------------------------------------------------- */
 
+/* Those that somebody waits for are left to him; he is awake by now. */
 static void collect(struct ypy_core *core)
 {
-    (void)!yoke_pool_await(core->pool, &core->seen, 0);
+    if (yoke_pool_await(core->pool, &core->seen, 0) != 0 && !core->left_some) {
+        return;
+    }
+    core->left_some = false;
     for (unsigned i = 0; i < core->flight_count;) {
         struct ypy_call *const call = core->flight[i];
-        if (job_has_ended(call)) {
+        core->left_some = core->left_some || call->pins != 0;
+        if (call->pins == 0 && job_has_ended(call)) {
             flight_remove(core, call);
             end_call(core, call);
         } else {
@@ -323,6 +328,12 @@ void ypy_call_free(struct ypy_core *core, struct ypy_call *call)
     }
 }
 
+/* While the call was made, the pool was closed or failed. */
+static bool is_late(const struct ypy_core *core)
+{
+    return core->cancelling || core->phase >= YPY_FAILED;
+}
+
 void ypy_calls_submit(struct ypy_core *core, struct ypy_call *const *calls, size_t count)
 {
     pthread_mutex_lock(&core->lock);
@@ -331,15 +342,21 @@ void ypy_calls_submit(struct ypy_core *core, struct ypy_call *const *calls, size
         list_append(&core->backlog, calls[i]);
     }
     core->pending += count;
-    if (core->flight_count == YPY_FLIGHT_MAX ? core->backlog.count % (AT_ONCE / 2) == 0 : true) {
-        if (core->flight_count == YPY_FLIGHT_MAX) {
-            pump(core);
-        } else if (core->pool != NULL) {
+    const bool late = is_late(core);
+    if (late) {
+        ypy_core_cancel_backlog(core);
+    } else if (core->flight_count < YPY_FLIGHT_MAX) {
+        if (core->pool != NULL) {
             ypy_core_launch(core);
         }
+    } else if (core->backlog.count % (AT_ONCE / 2) == 0) {
+        pump(core);
     }
     wake_collector(core);
     pthread_mutex_unlock(&core->lock);
+    if (late) {
+        ypy_core_resolve_all(core);
+    }
 }
 
 void ypy_call_submit(struct ypy_core *core, struct ypy_call *call, bool front)
@@ -352,10 +369,8 @@ void ypy_call_submit(struct ypy_core *core, struct ypy_call *call, bool front)
     call->place = YPY_BACKLOG;
     list_prepend(&core->backlog, call);
     core->pending++;
-    if (core->cancelling) {
-        list_remove(&core->backlog, call);
-        call->cancelled = true;
-        end_call(core, call);
+    if (is_late(core)) {
+        ypy_core_cancel_backlog(core);
     } else if (core->pool != NULL) {
         ypy_core_launch(core);
     }
@@ -412,7 +427,9 @@ static int wait_step(struct ypy_core *core, struct ypy_call *call, int64_t until
         }
     } else if (call->place != YPY_ENDED) {
         /* The pool starts, or somebody is about to resolve it. */
+        core->sleepers++;
         ypy_core_await_change(core, sooner(until_ns, SLICE_NS));
+        core->sleepers--;
     }
     pthread_mutex_unlock(&core->lock);
     return rc;
@@ -517,8 +534,7 @@ void ypy_call_resolve(struct ypy_core *core, struct ypy_call *call)
     }
     pthread_mutex_lock(&core->lock);
     core->pending--;
-    const bool last = core->pending == 0 && core->closed;
-    if (last) {
+    if (core->sleepers != 0 || (core->pending == 0 && core->closed)) {
         (void)pthread_cond_broadcast(&core->changed);
     }
     pthread_mutex_unlock(&core->lock);
@@ -624,21 +640,27 @@ static void await_ends(struct ypy_core *core)
     }
 }
 
-/* All calls have been resolved, so nobody waits for a job of the pool. */
-static void end_pool(struct ypy_core *core)
+/* All calls have been resolved, so nobody waits for a job of the pool. False: one more came. */
+static bool end_pool(struct ypy_core *core)
 {
     pthread_mutex_lock(&core->lock);
-    while (core->users != 0) {
+    const bool over = is_through(core);
+    core->phase = over ? YPY_ENDING : core->phase;
+    while (over && core->users != 0) {
         ypy_core_await_change(core, yoke_now_ns() + PATIENCE_NS);
     }
-    yoke_pool *const pool = core->pool;
-    core->pool = NULL;
+    yoke_pool *const pool = over ? core->pool : NULL;
+    core->pool = over ? NULL : core->pool;
     pthread_mutex_unlock(&core->lock);
+    if (!over) {
+        return false;
+    }
     (void)yoke_pool_destroy(pool, yoke_now_ns() + PATIENCE_NS);
     pthread_mutex_lock(&core->lock);
     core->phase = YPY_OVER;
     (void)pthread_cond_broadcast(&core->changed);
     pthread_mutex_unlock(&core->lock);
+    return true;
 }
 
 int ypy_core_drive(struct ypy_core *core)
@@ -647,15 +669,12 @@ int ypy_core_drive(struct ypy_core *core)
         Py_BEGIN_ALLOW_THREADS
         pthread_mutex_lock(&core->lock);
         await_ends(core);
-        over = is_through(core) && core->ended.first == NULL;
+        over = is_through(core);
         pthread_mutex_unlock(&core->lock);
+        over = over && end_pool(core);
         Py_END_ALLOW_THREADS
         ypy_core_resolve_all(core);
-        over = over && is_through(core);
     }
-    Py_BEGIN_ALLOW_THREADS
-    end_pool(core);
-    Py_END_ALLOW_THREADS
     ypy_blocks_sweep(NULL, 0);
     return 0;
 }

@@ -62,7 +62,7 @@ struct ypy_list {
     size_t count;
 };
 
-enum ypy_phase { YPY_STARTING, YPY_RUNNING, YPY_FAILED, YPY_OVER };
+enum ypy_phase { YPY_STARTING, YPY_RUNNING, YPY_FAILED, YPY_ENDING, YPY_OVER };
 
 struct ypy_core {
     PyObject_HEAD
@@ -88,6 +88,8 @@ struct ypy_core {
     yoke_pool *pool;
     unsigned users; /* threads that wait for any end in the pool */
     uint64_t seen;  /* see yoke_pool_await */
+    bool left_some; /* in the flight, that may have ended by `seen` */
+    unsigned sleepers; /* threads that wait for a call to be resolved, or for the start */
     struct ypy_list backlog, ended;
     struct ypy_call *flight[YPY_FLIGHT_MAX];
     unsigned flight_count;
