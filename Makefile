@@ -240,8 +240,8 @@ PY_SO    := $(BUILD)/python/_yoke.so
 PY_WHEEL := $(BUILD)/python/wheel
 PY_NAME   = $(shell $(PYTHON) -c 'import sys; print(sys.version)')
 PY_INC    = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
-PY_SETUP  = YOKE_BUILD='$(abspath $(BUILD))/python' YOKE_EXTENSION='$(abspath $(PY_SO))' \
-            $(PYTHON) -W ignore setup.py -q
+PY_SETUP  = env -u PYTHONDONTWRITEBYTECODE YOKE_BUILD='$(abspath $(BUILD))/python' \
+            YOKE_EXTENSION='$(abspath $(PY_SO))' $(PYTHON) -W ignore setup.py -q
 
 python: $(VENV)/yoke-is-here ## import yoke, for Debian's Python, in VENV (.venv).
 
