@@ -238,5 +238,7 @@ PyMethodDef ypy_worker_methods[] = {
     {"write_whole", ypy_write_whole, METH_VARARGS,
      PyDoc_STR("write_whole(fd, data)\n--\n\nWrite all of it, with nothing of other workers in "
                "between; returns how many bytes.")},
+    {"limit_threads", ypy_limit_threads, METH_O,
+     PyDoc_STR("limit_threads(number)\n--\n\nThreads of BLAS and OpenMP, where they are loaded.")},
     {NULL, NULL, 0, NULL},
 };

@@ -35,6 +35,9 @@ PyObject *ypy_write_whole(PyObject *module, PyObject *args);
 /* set_title(text) */
 PyObject *ypy_set_title(PyObject *module, PyObject *text);
 
+/* limit_threads(number): of BLAS and OpenMP, where they are loaded (threads.c) */
+PyObject *ypy_limit_threads(PyObject *module, PyObject *number);
+
 /* --- run.c ------------------------------------------------------------------------------------- */
 
 /* The exception that is being raised, taken; with its traceback set. Never NULL. */

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: MIT
+"""What the clean interpreter does before it serves, and what each worker sets up.
+
+The image imports as little as it can: a program waits for it. What a worker needs rarely is imported
+there, when it is needed.
+"""
+import atexit
+import faulthandler
+import gc
+import io
+import os
+import sys
+
+from yoke import _yoke
+
+number = None  # of this worker; None: this process is none
+dirty = bytearray(1)  # not 0: something was written to a stream and may not be out
+
+_fresh = False  # this interpreter was started for the pool
+_streams = []
+_kept = []  # streams of the program: what they still hold is its business
+_THREAD_COUNTS = (  # what libraries look at when they are loaded
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+_LINE_MAX = 1 << 20  # bytes; longer lines may be torn
+_THREADS_END_S = 1.0  # so long may threads of preloaded modules take to end
+
+
+# --- the image ----------------------------------------------------------------------------------
+
+
+def main(fd):
+    """Become the image of a pool's workers. fd: of the file that holds the settings."""
+    global _fresh
+    _fresh = True
+    try:
+        import marshal
+
+        gc.disable()  # what is made here stays
+        setup = marshal.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+        setup["fd"] = fd
+        os.set_inheritable(fd, False)
+        ticket = os.environ.pop("YOKE_IMAGE", "")
+        _become(setup)
+        _preload(setup)
+        _open_streams()
+        os.register_at_fork(after_in_child=_forked)
+        gc.freeze()
+        _yoke.serve(ticket, setup)
+    except BaseException as exc:
+        _tell(fd, exc)
+        os._exit(1)
+
+
+def _tell(fd, exc):
+    """Where the program looks for the reason."""
+    import traceback
+
+    text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, text.encode("utf-8", "backslashreplace"), 0)
+
+
+def _become(setup):
+    """Look like the program: its path, its arguments, its folder; and a __main__ of its name."""
+    if setup["cwd"]:
+        try:
+            os.chdir(setup["cwd"])
+        except OSError:
+            pass  # we are where the program was
+    sys.path[:] = setup["path"]
+    sys.path_importer_cache.clear()
+    sys.argv = list(setup["argv"])
+    module = type(sys)("__main__")
+    module.__builtins__ = sys.modules["builtins"]
+    if setup["main"]:
+        module.__file__ = setup["main"]
+    sys.modules["__main__"] = module
+    if not hasattr(module.__builtins__, "exit"):
+        import _sitebuiltins
+
+        module.__builtins__.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
+        module.__builtins__.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
+    _set_filters(setup.get("warnings"))
+    _yoke.set_title(f"yoke-image {setup['title']}")
+
+
+def _set_filters(filters):
+    """The program's filters of warnings: (action, message, category, module, line), texts or None."""
+    if filters is None:
+        return
+    import warnings
+
+    warnings.resetwarnings()
+    for action, message, category, module, line in filters:
+        kind = getattr(sys.modules.get(category[0]), category[1], None)
+        if isinstance(kind, type) and issubclass(kind, Warning):
+            warnings.filterwarnings(action, message or "", kind, module or "", line, append=True)
+
+
+def _thread_count():
+    return os.stat("/proc/self/task").st_nlink - 2
+
+
+def _preload(setup):
+    """Import what workers need. Libraries of linear algebra must not start threads meanwhile: a copy of
+    this process would lack them."""
+    names = setup["preload"]
+    wanted = {name: os.environ.get(name) or str(setup["threads"]) for name in _THREAD_COUNTS}
+    os.environ.update(wanted, OPENBLAS_NUM_THREADS="1")
+    culprit = None
+    try:
+        for name in names:
+            __import__(name)
+            if culprit is None and _thread_count() > 1:
+                culprit = name
+    finally:
+        os.environ["OPENBLAS_NUM_THREADS"] = wanted["OPENBLAS_NUM_THREADS"]
+    if culprit is not None:
+        _await_threads(culprit)
+
+
+def _await_threads(culprit):
+    """Threads that end soon do no harm."""
+    import time
+
+    until = time.monotonic() + _THREADS_END_S
+    while _thread_count() > 1:
+        if time.monotonic() > until:
+            threads = sys.modules.get("threading")
+            named = [thread.name for thread in threads.enumerate()[1:]] if threads else []
+            what = f" ({', '.join(named)})" if named else ""
+            raise RuntimeError(
+                f"importing {culprit!r} (preload) started threads{what}; workers are copies of a "
+                "process that must not have any. Import it in the initializer, or in the tasks"
+            )
+        time.sleep(0.005)
+
+
+# --- streams ------------------------------------------------------------------------------------
+
+
+class _Whole(io.FileIO):
+    """A descriptor to which everything is written at once, beside other workers."""
+
+    def write(self, data):
+        return _yoke.write_whole(self.fileno(), data)
+
+
+class _Lines(io.TextIOWrapper):
+    """Text that goes out in whole lines; the rest at the end of the task, or when it is flushed."""
+
+    mode = "w"
+
+    def write(self, text):
+        dirty[0] = 1
+        return super().write(text)
+
+
+def _open_stream(name, fd, default_errors):
+    old = getattr(sys, name, None)
+    if old is None or old is not getattr(sys, f"__{name}__", None):
+        return  # there is none, or somebody has put another in its place
+    try:
+        raw = _Whole(fd, "w", closefd=False)
+        raw.name = f"<{name}>"
+        new = _Lines(
+            io.BufferedWriter(raw, _LINE_MAX),
+            encoding=getattr(old, "encoding", None),
+            errors=getattr(old, "errors", None) or default_errors,
+            newline="\n",
+            line_buffering=True,
+        )
+    except (OSError, LookupError):
+        return
+    if _fresh:
+        old.flush()
+    _kept.append(old)
+    _streams.append(new)
+    setattr(sys, name, new)
+    setattr(sys, f"__{name}__", new)
+
+
+def _open_streams():
+    _open_stream("stdout", 1, "strict")
+    _open_stream("stderr", 2, "backslashreplace")
+    _kept.append(sys.stdin)
+    sys.stdin = io.StringIO()  # the program's input is the program's
+
+
+def flush():
+    """What was printed is out. Called after each task that printed."""
+    dirty[0] = 0
+    for stream in _streams:
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody reads it, or the task closed it
+
+
+# --- a worker -----------------------------------------------------------------------------------
+
+
+def start_worker(worker, setup):
+    """In each worker, after PyOS_AfterFork_Child(). What it raises keeps the worker from working."""
+    global number
+    number = worker
+    _yoke.set_title(f"yoke-w{worker} {setup['title']}")
+    _forget_exits()
+    if _fresh:
+        if setup["fd"] is not None:
+            os.close(setup["fd"])
+        gc.enable()
+    else:
+        gc.freeze()  # collections leave the memory shared with the program alone
+        _forget_signals()
+        _open_streams()
+        os.register_at_fork(after_in_child=_forked)
+    # The program may have it on, for threads and handlers that are not here.
+    faulthandler.disable()
+    faulthandler.enable(_yoke.crash_file())
+    _name_process(setup)
+    _limit_threads(setup["threads"])
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()  # random itself does so at each fork
+    _initialize(setup["initializer"])
+    flush()
+
+
+def _initialize(initializer):
+    if initializer is None:
+        return
+    if isinstance(initializer, bytes):
+        import pickle
+
+        initializer = pickle.loads(initializer)
+    fn, args = initializer
+    fn(*args)
+
+
+def _forked():
+    """In a child that a worker made."""
+    faulthandler.disable()  # what it leaves would be taken for the worker's
+
+
+def _forget_exits():
+    """What the program, or a preloaded module, wants done at its end is not for workers."""
+    atexit._clear()
+    weakref = sys.modules.get("weakref")
+    if weakref is not None:
+        # Private; without it files of the program would be removed when a worker ends.
+        weakref.finalize._registry.clear()
+        weakref.finalize._registered_with_atexit = False
+
+
+def _forget_signals():
+    """The handlers in C are gone; nobody shall find the program's in Python."""
+    import signal
+
+    signal.set_wakeup_fd(-1)
+    for one in signal.valid_signals():
+        if callable(signal.getsignal(one)) and one not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(one, signal.SIG_IGN if one == signal.SIGINT else signal.SIG_DFL)
+
+
+def _limit_threads(threads):
+    """Those of libraries that are loaded; others look at the environment."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        said = os.environ.get(name)
+        if said is None:
+            if not _fresh:
+                os.environ[name] = str(threads)
+        elif said.isdigit() and int(said) > 0:
+            threads = int(said)
+            break
+    if not _fresh:
+        for name in _THREAD_COUNTS:
+            os.environ.setdefault(name, str(threads))
+    if threads > 1 or not _fresh:
+        _yoke.limit_threads(threads)
+
+
+# --- multiprocessing in a worker ----------------------------------------------------------------
+
+
+class _Namer:
+    """Waits for the import of multiprocessing.process, which is too slow to be done for a name."""
+
+    def __init__(self, setup):
+        self.setup = setup
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "multiprocessing.process":
+            return None
+        sys.meta_path.remove(self)
+        import importlib.util
+
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                _adopt(module, self.setup)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def _name_process(setup):
+    process = sys.modules.get("multiprocessing.process")
+    if process is None:
+        sys.meta_path.insert(0, _Namer(setup))
+        return
+    util = sys.modules.get("multiprocessing.util")
+    try:
+        # As multiprocessing does in its own children.
+        process._children = set()
+        if util is not None:
+            util._finalizer_registry.clear()
+            util._run_after_forkers()
+    except AttributeError:
+        pass  # another Python: what is left over there is not ours to know
+    _adopt(process, setup)
+
+
+def _adopt(process, setup):
+    """This worker as multiprocessing sees it: a process with a name, that may have children."""
+    current = process.current_process()
+    current.name = f"yoke-worker-{number}"
+    getattr(current, "_config", {}).pop("daemon", None)
+    if setup.get("authkey"):
+        current.authkey = setup["authkey"]  # so that managers of the program let us in
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def end_worker():
+    """What tasks registered to be done at the end. Called in each worker that ends by itself."""
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()  # where it was imported by the program it is not registered any more
+    flush()
