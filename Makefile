@@ -247,12 +247,13 @@ python: $(VENV)/yoke-is-here ## import yoke, for Debian's Python, in VENV (.venv
 
 python-extension: $(PY_SO) # what setup.py asks for
 
-# The interpreter is not of ours, so the sanitizer comes in before it; its own leaks do not count.
-PY_VIA = $(if $(SAN),env LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so) PYTHONMALLOC=malloc)
+# The interpreter is not ours, so the sanitizer comes in before it; its own leaks do not count.
+SAN_SO = $(if $(findstring clang,$(CC)),libclang_rt.asan-$(shell uname -m).so,libasan.so)
+PY_VIA = $(if $(SAN),env LD_PRELOAD=$(shell $(CC) -print-file-name=$(SAN_SO)) PYTHONMALLOC=malloc)
 
 python-asan: | build/deps/check ## The tests of Python with the extension under ASan and UBSan.
-	+@ASAN_MORE=detect_leaks=0 $(MAKE) test BUILD=build/python-asan VENV=build/python-asan/venv \
-	    CC=gcc SAN=address,undefined DEBUG=1 \
+	+@ASAN_MORE=detect_leaks=0 $(MAKE) test BUILD=build/asan VENV=build/asan/venv \
+	    CC=clang SAN=address,undefined DEBUG=1 \
 	    TESTS='$(shell grep -Ls '^# asan: no' tests/python/test_*.py)'
 
 # Other Pythons, from other releases of Debian, in folders under build/.
