@@ -141,6 +141,22 @@ static int make_pool(struct ypy_core *core, const yoke_pool_config *config)
     return rc;
 }
 
+/* start="fork". What other threads close meanwhile is not there to be kept. */
+static int make_copies(struct ypy_core *core, yoke_pool_config *config)
+{
+    int rc = -EBADF;
+    for (int i = 0; i < 8 && rc == -EBADF; i++) {
+        int *fds = NULL;
+        rc = ypy_fork_fds(&fds, &config->keep_fd_count);
+        if (rc == 0) {
+            config->keep_fds = config->keep_fd_count != 0 ? fds : NULL;
+            rc = make_pool(core, config);
+        }
+        PyMem_RawFree(fds);
+    }
+    return rc;
+}
+
 static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"setup",  "argv",   "env", "boot_fd",
@@ -165,7 +181,7 @@ static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
         .kind = YOKE_PROCESSES,
         .image = argv != Py_None ? YOKE_EXEC : YOKE_SNAPSHOT,
         .workers = core->workers,
-        .keep_fds = &boot_fd,
+        .keep_fds = boot_fd >= 0 ? &boot_fd : NULL,
         .keep_fd_count = boot_fd >= 0,
         .tasks_max = tasks_max,
         .limits = {.memory_bytes = (size_t)memory, .cpu_ns = cpu_ns},
@@ -180,7 +196,7 @@ static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
         config.user = &core->fork;
         config.worker_init = ypy_worker_init;
     }
-    const int rc = make_pool(core, &config);
+    const int rc = argv != Py_None ? make_pool(core, &config) : make_copies(core, &config);
     free_words(&argv_words);
     free_words(&env_words);
     return rc == 0 ? Py_NewRef(Py_None) : raise_failure(core, rc);

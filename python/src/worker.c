@@ -7,8 +7,10 @@
  */
 #include "worker.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -177,6 +179,38 @@ const yoke_hooks ypy_fork_hooks = {
     .worker_exit = worker_exit,
     .worker_main = worker_main,
 };
+
+/* Files, sockets and the like of the program are open in its copies, as after any fork: objects of
+ * Python's hold their numbers, which must not come to stand for something else. */
+int ypy_fork_fds(int **fds, size_t *count)
+{
+    size_t room = 64;
+    DIR *const folder = opendir("/proc/self/fd");
+    *fds = PyMem_RawMalloc(room * sizeof **fds);
+    *count = 0;
+    for (const struct dirent *entry;
+         *fds != NULL && folder != NULL && (entry = readdir(folder)) != NULL;) {
+        const int fd = atoi(entry->d_name);
+        if (fd <= STDERR_FILENO || fd == dirfd(folder)) {
+            continue;
+        }
+        if (*count == room) {
+            room *= 2;
+            int *const more = PyMem_RawRealloc(*fds, room * sizeof **fds);
+            if (more == NULL) {
+                PyMem_RawFree(*fds);
+                *fds = NULL;
+                break;
+            }
+            *fds = more;
+        }
+        (*fds)[(*count)++] = fd;
+    }
+    if (folder != NULL) {
+        (void)closedir(folder);
+    }
+    return *fds != NULL ? 0 : -ENOMEM;
+}
 
 /* --- start="fresh" ---------------------------------------------------------------------------- */
 

@@ -36,8 +36,9 @@ struct ypy_state {
     PyObject *names_buffers; /* ("buffers",): keyword names of a vectorcall of loads */
     PyObject *outcomes;      /* yoke._outcomes, when it is first needed */
     /* worker.c: set in workers */
-    PyObject *loaded; /* dict: id of a definition -> Definition; NULL: none yet */
-    uint64_t epoch;   /* counts changes of the worker's __main__ by definitions */
+    PyObject *loaded;    /* dict: id of a definition -> Definition; NULL: none yet */
+    uint64_t epoch;      /* counts changes of the worker's __main__ by definitions */
+    size_t loaded_bytes; /* of the definitions in loaded */
 };
 
 extern struct PyModuleDef ypy_module;
@@ -245,6 +246,8 @@ struct ypy_fork_setup {
     PyGILState_STATE gil;
 };
 extern const yoke_hooks ypy_fork_hooks;
+/* Descriptors that are open now, besides 0, 1 and 2: for keep_fds; PyMem_RawFree. 0 or -ENOMEM. */
+int ypy_fork_fds(int **fds, size_t *count);
 int ypy_worker_init(unsigned worker, void *user);
 
 /* Functions of the module, each list ends with an empty entry. */
