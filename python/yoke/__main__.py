@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""python -m yoke: what threads and processes do on this machine, and which to use."""
+import os
+import sys
+
+_USAGE = """\
+usage: python -m yoke [demo | which] [--json]
+       python -m yoke --version | --help
+
+  demo       squares, downloads and crashes, with threads and with processes (the default)
+  which      what each way to run work costs here, and which one to use
+  --json     the figures and verdicts as a JSON object
+"""
+
+
+def _usage_error(text):
+    sys.stderr.write(f"yoke: {text}\n{_USAGE}")
+    return 2
+
+
+def _run(command, as_json):
+    from yoke._demo_text import Screen
+
+    if command == "which":
+        from yoke._demo_which import run
+    else:
+        from yoke._demo import run
+    if not as_json:
+        run(Screen())
+        return
+    import json
+
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        result = run(Screen(nowhere))
+    print(json.dumps(result, indent=2))
+    sys.stdout.flush()
+
+
+def main(arguments):
+    """The exit code: 0, 1 (something failed), 2 (usage)."""
+    command, as_json = None, False
+    for argument in arguments:
+        if argument in ("-h", "--help"):
+            sys.stdout.write(_USAGE)
+            return 0
+        if argument in ("-V", "--version"):
+            import yoke
+
+            print("yoke", yoke.__version__)
+            return 0
+        if argument == "--json":
+            as_json = True
+        elif argument in ("demo", "which") and command is None:
+            command = argument
+        else:
+            return _usage_error(f"unexpected argument {argument!r}")
+    try:
+        _run(command, as_json)
+    except BrokenPipeError:  # nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except (OSError, RuntimeError) as exc:  # no processes to be had, say
+        sys.stderr.write(f"yoke: {type(exc).__name__}: {exc}\n")
+        return 1
+    return 0
+
+
+def _end_interrupted():
+    """Ctrl-C: no traceback, and the shell sees the signal."""
+    import signal
+
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        _end_interrupted()
