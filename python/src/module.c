@@ -92,7 +92,8 @@ static int module_exec(PyObject *module)
                       state->empty_tuple != NULL && state->names_buffers != NULL;
     if (!made || PyModule_AddFunctions(module, ypy_value_methods) != 0 ||
         PyModule_AddFunctions(module, ypy_definition_methods) != 0 ||
-        PyModule_AddFunctions(module, ypy_worker_methods) != 0) {
+        PyModule_AddFunctions(module, ypy_worker_methods) != 0 ||
+        PyModule_AddStringConstant(module, "version", yoke_version()) != 0) {
         return -1;
     }
     return ypy_engine_init();

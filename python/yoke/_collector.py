@@ -75,6 +75,29 @@ def image_argv(fd):
     return [executable, *_flags(), "-c", code]
 
 
+def _warning_filters():
+    """Those of the program as texts, first to last; None: as at the start of an interpreter."""
+    warnings = sys.modules.get("warnings")
+    if warnings is None or len(warnings.filters) == 5 and not sys.warnoptions:
+        return None  # the five that there are from the start
+    return [
+        (
+            action,
+            message and getattr(message, "pattern", message),
+            (category.__module__, category.__qualname__),
+            module and getattr(module, "pattern", module),
+            line,
+        )
+        for action, message, category, module, line in warnings.filters
+    ]
+
+
+def _authkey():
+    """Managers of multiprocessing let those in who have it."""
+    process = sys.modules.get("multiprocessing.process")
+    return bytes(process.current_process().authkey) if process is not None else None
+
+
 def make_setup(core, workers, *, preload=(), initializer=None, initargs=(), threads=None):
     """What workers are told; and the definitions it names, to be kept as long as the pool."""
     uses = []
@@ -100,6 +123,9 @@ def make_setup(core, workers, *, preload=(), initializer=None, initargs=(), thre
         "threads": threads or max(1, _yoke.cpu_count() // workers),
         "title": os.path.basename(argv[0]) if argv and argv[0] else "python",
         "main": main if isinstance(main, str) else None,
+        "prefix": [sys.prefix, sys.exec_prefix],
+        "warnings": _warning_filters(),
+        "authkey": _authkey(),
     }, uses
 
 
@@ -118,6 +144,8 @@ class Runner:
         self._limits = limits
         self._fd = -1
         self._owner = None
+        self._closed = False
+        self.failure = None  # why there are no workers
         self.thread = threading.Thread(target=self._run, name="yoke-collector", daemon=False)
 
     def begin(self, start):
@@ -138,8 +166,8 @@ class Runner:
     def belongs_to(self, pool):
         """The core is closed when the pool is collected."""
 
-        def gone(_, core=self.core):
-            core.close(False, False)
+        def gone(_):
+            self.close()
 
         self._owner = weakref.ref(pool, gone)
 
@@ -172,16 +200,19 @@ class Runner:
 
     def _run(self):
         try:
-            if not self.ready.is_set():
+            # A pool that is closed by now, with nothing to do, needs no workers.
+            if not self.ready.is_set() and not (self._closed and self.core.pending() == 0):
                 try:
                     self._fresh()
                 finally:
                     self.ready.set()
             self.core.drive()
         except BaseException as exc:
+            self.failure = exc
             self.core.fail(exc)
             self.core.drive()
         finally:
+            self.ready.set()
             _runners.discard(self)
             if self._fd >= 0:
                 os.close(self._fd)
@@ -200,6 +231,7 @@ class Runner:
         """No new calls; see Core.close. In a forked child: nothing."""
         if self.pid == os.getpid():
             self.core.close(cancel, kill)
+            self._closed = True
 
     def kill(self):
         """End everything now."""

@@ -297,8 +297,9 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     @property
     def _broken(self):
-        if not self._breakage and self._core is not None and self._core.broken is not None:
-            self._breakage = str(self._core.broken) or "A child process terminated abruptly."
+        runner = self._runner
+        if not self._breakage and runner is not None and runner.failure is not None:
+            self._breakage = str(runner.failure)
         return self._breakage
 
     @property
