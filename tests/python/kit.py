@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""kit.py - what the tests of the pools share: both starts, programs run apart, waits with a deadline.
+"""kit.py - what the tests of pools share: both starts, programs run apart, waits with a deadline.
 
 A test waits for a condition, never for a time; LIMIT_S is how long before it says that it hangs.
 """

@@ -340,7 +340,8 @@ class Yoke:
         futures += [self.executor.submit(square, i) for i in range(10)]
         with self.assertRaises(yoke.WorkerDied):
             bad.result(WAIT)
-        self.assertEqual([future.result(WAIT) for future in futures], [i * i for i in range(10)] * 2)
+        got = [future.result(WAIT) for future in futures]
+        self.assertEqual(got, [i * i for i in range(10)] * 2)
         self.assertFalse(self.executor._broken)
         self.assertEqual(self.executor.submit(square, 4).result(WAIT), 16)
 
@@ -382,7 +383,9 @@ class Yoke:
         self.assertEqual(list(results), [0, 1, 4, 9, 16])
 
     def test_kill_workers(self):
-        for name, number in (("kill_workers", signal.SIGKILL), ("terminate_workers", signal.SIGTERM)):
+        for name, number in (
+            ("kill_workers", signal.SIGKILL), ("terminate_workers", signal.SIGTERM)
+        ):
             executor = yoke.futures.ProcessPoolExecutor(2, self.context)
             futures = [executor.submit(touch, self.path, f"{name}{i}", 60) for i in range(300)]
             kit.until(lambda: len([f for f in os.listdir(self.path) if name in f]) == 2, "they run")

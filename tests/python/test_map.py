@@ -259,7 +259,7 @@ class Processes:
     def test_bounded_while_nobody_takes(self):
         source = Counted()
         results = self.pool.map(square, source)
-        kit.until(lambda: results.done >= 1, "that it begins")
+        next(results)
         read = source.read
         self.assertLess(read, 100000)
         for _ in range(50):
@@ -270,7 +270,8 @@ class Processes:
         big = "x" * 10000
 
         def take(count):
-            return sum(map(len, itertools.islice(self.pool.map(same, itertools.repeat(big)), count)))
+            results = self.pool.map(same, itertools.repeat(big))
+            return sum(map(len, itertools.islice(results, count)))
 
         take(2000)
         before = kit.resident_bytes()
@@ -287,7 +288,6 @@ class Processes:
 
     def test_order_holds_where_the_first_is_late(self):
         results = self.pool.map(wait_for, itertools.repeat(self.path), range(10), chunksize=1)
-        kit.until(lambda: results.done >= 9, "that the others end")
         open(self.path, "w").close()
         self.assertEqual(list(results), list(range(10)))
 

@@ -176,8 +176,8 @@ class Same:
         self.assertEqual(self.pool.submit(own).result(WAIT), ((), [("retries", 2), ("timeout", 1)]))
 
     def test_values_as_they_were(self):
-        for value in (None, True, 0, -1, 1 << 70, 1.5, float("inf"), "", "\u00e9\U0001f600", b"x", (),
-                      [], {}, set(), Colour.RED, ValueError, range(3), 1j, (1, (2, (3, [4])))):
+        for value in (None, True, 0, -1, 1 << 70, 1.5, float("inf"), "", "\u00e9\U0001f600", b"x",
+                      (), [], {}, set(), Colour.RED, ValueError, range(3), 1j, (1, (2, (3, [4])))):
             got = self.pool.submit(echo, value).result(WAIT)
             self.assertEqual(got, value)
             self.assertIs(type(got), type(value))
@@ -568,9 +568,9 @@ class Processes:
         if pid == 0:
             code = 1
             try:
-                for use in (lambda: self.pool.submit(square, 1), lambda: self.pool.map(square, [1])):
+                for use in (self.pool.submit, self.pool.map):
                     try:
-                        use()
+                        use(square, [1])
                     except RuntimeError as exc:
                         code = 0 if "fork" in str(exc) else 2
                     else:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""test_shutdown.py - the end of a pool, and of a program that has one, in each form; and the forms a
-program itself comes in.
+"""test_shutdown.py - the end of a pool, and of a program that has one, in each form; and the forms
+a program itself comes in.
 
 timeout: 300
 """
@@ -262,7 +262,7 @@ class Exit(unittest.TestCase):
 
     def test_nothing_handed_in(self):
         self.both("import yoke; pool = yoke.Pool(workers=1, start=START)")
-        self.both("import yoke; pool = yoke.Pool(workers=1, start=START); pool.submit(len, 'a').result()")
+        self.both("import yoke; yoke.Pool(workers=1, start=START).submit(len, 'a').result()")
 
     def test_a_map_half_taken(self):
         self.both("""
@@ -363,7 +363,7 @@ class Exit(unittest.TestCase):
             pool.submit(len, "a").cancel()
         """)
         line = program.process.stderr.readline()
-        self.assertRegex(line, r"^yoke: the program is at its end and waits for 1 call .*workers: \d+")
+        self.assertRegex(line, r"^yoke: the program .* waits for 1 call .*workers: \d+")
         self.assertLess(time.monotonic() - self.interrupt(program), AT_ONCE_S)
         self.assertEqual(program.err, "")
         self.assertEqual(program.code, -2)
@@ -590,7 +590,10 @@ class Forms(unittest.TestCase):
 
     def test_cells_of_a_notebook(self):
         cells = [cell for cell in FORMS.split("\n\n") if cell.strip()]
-        self.fine(kit.run(f"for cell in {cells!r}: exec(compile(cell, '<cell>', 'exec'), globals())"))
+        self.fine(kit.run(f"""
+            for cell in {cells!r}:
+                exec(compile(cell, "<cell>", "exec"), globals())
+        """))
 
     def test_an_interactive_session(self):
         lines = ["import yoke", "def f(x):", "    return x + 1", "", "p = yoke.Pool(workers=1)",
