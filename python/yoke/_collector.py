@@ -98,14 +98,14 @@ def _authkey():
     return bytes(process.current_process().authkey) if process is not None else None
 
 
-def make_setup(core, workers, *, preload=(), initializer=None, initargs=(), threads=None):
+def make_setup(core, workers, start, *, preload=(), initializer=None, initargs=(), threads=None):
     """What workers are told; and the definitions it names, to be kept as long as the pool."""
     uses = []
-    packed = None
-    if initializer is not None:
+    packed = (initializer, initargs) if initializer is not None else None
+    if packed is not None and start == "fresh":
         from yoke import _pickling
 
-        packed = _pickling.dumps((initializer, initargs), None, uses)
+        packed = _pickling.dumps(packed, None, uses)
     try:
         cwd = os.getcwd()
     except OSError:
@@ -172,6 +172,12 @@ class Runner:
         self._owner = weakref.ref(pool, gone)
 
     def _fork(self):
+        from yoke._pickling import Snapshot
+
+        frame = sys._getframe()
+        while frame.f_back is not None and frame.f_globals.get("__package__") == "yoke":
+            frame = frame.f_back  # what it holds lives as long as the pool, so not the pool itself
+        self._setup["snapshot"] = Snapshot(frame)
         self.core.start(self._setup, None, None, -1, *self._limits)
         self._setup = None
         self.ready.set()

@@ -139,8 +139,8 @@ class Pool(concurrent.futures.Executor):
         from yoke._collector import Runner, make_setup
 
         self._core = _yoke.Core(workers)
-        setup, uses = make_setup(self._core, workers, preload=preload, initializer=initializer,
-                                 initargs=initargs, threads=threads)
+        setup, uses = make_setup(self._core, workers, start, preload=preload,
+                                 initializer=initializer, initargs=initargs, threads=threads)
         self._runner = Runner(self._core, setup, uses, (tasks_max, memory, cpu_ns))
         self._runner.begin(start)
         self._runner.belongs_to(self)

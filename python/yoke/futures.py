@@ -189,8 +189,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             if self._shutdown_thread:
                 raise self._closed()
             core = _yoke.Core(self._max_workers)
-            setup, uses = make_setup(core, self._max_workers, initializer=self._initializer,
-                                     initargs=self._initargs)
+            setup, uses = make_setup(core, self._max_workers, self._start,
+                                     initializer=self._initializer, initargs=self._initargs)
             runner = Runner(core, setup, uses, (self._max_tasks_per_child or 0, 0, 0))
             runner.begin(self._start)
             runner.belongs_to(self)
