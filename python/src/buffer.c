@@ -235,6 +235,7 @@ void ypy_job_hold_drop(struct ypy_job_hold *hold)
 {
     if (hold != NULL && --hold->users == 0) {
         yoke_job_release(hold->job);
+        free(hold->memory);
         PyMem_Free(hold);
     }
 }

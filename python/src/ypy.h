@@ -160,6 +160,7 @@ struct ypy_job_hold {
     size_t users;  /* GIL */
     const char *start;
     size_t bytes;
+    void *memory; /* freed with it; or NULL */
 };
 struct ypy_job_hold *ypy_job_hold_make(yoke_job *job, const void *start, size_t bytes);
 void ypy_job_hold_drop(struct ypy_job_hold *hold);
