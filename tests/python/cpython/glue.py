@@ -22,13 +22,12 @@ PARTS = ("init", "process_pool", "shutdown", "wait", "as_completed", "deadlock")
 
 # What is not run, and the private attribute of the stdlib's executor that it is about.
 SKIP = {
-    "test_killed_child": "_broken: one dead worker ends the whole pool; here the others go on",
     "test_processes_terminate": "_processes: grows with the first calls; here all are there at once",
     "test_idle_process_reuse_one": "_processes: the same",
     "test_idle_process_reuse_multiple": "_processes: the same",
     "test_python_finalization_error": "_executor_manager_thread: that it needs a second thread",
 }
-EVERYWHERE = {"test_killed_child", "test_python_finalization_error"}  # else not for fork
+EVERYWHERE = {"test_python_finalization_error"}  # else not for fork
 
 PRELUDE = """
 import concurrent.futures.process, yoke.futures
@@ -43,10 +42,6 @@ def adopt():
     """Yoke's executor in place of the stdlib's, here and in programs that tests start."""
     from test.support import script_helper
 
-    # A class of its own: a test leaves itself out where it finds the stdlib's name for it.
-    exec(PRELUDE, {})
-    executor = concurrent.futures.ProcessPoolExecutor
-    concurrent.futures.ProcessPoolExecutor = type(executor.__name__, (executor,), {})
     plain = script_helper.assert_python_ok
 
     @functools.wraps(plain)
@@ -55,6 +50,12 @@ def adopt():
         return plain("-c", PRELUDE + args[1], *args[2:], **environment)
 
     script_helper.assert_python_ok = with_yoke
+    exec(PRELUDE, {})
+    # Test cases take theirs now. A test leaves itself out where that is the stdlib's, by its place.
+    executor = concurrent.futures.ProcessPoolExecutor
+    concurrent.futures.ProcessPoolExecutor = type(executor.__name__, (executor,), {})
+    modules()
+    concurrent.futures.ProcessPoolExecutor = executor
 
 
 def modules():
