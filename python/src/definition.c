@@ -362,7 +362,7 @@ static struct ypy_definition *load_anew(struct ypy_state *state, PyObject *key,
                                         const struct ypy_definition_block *block, uint64_t bytes)
 {
     PyObject *load = NULL;
-    if (bytes < HEAD_BYTES || ypy_found(&load, "yoke._pickling", "load") == NULL) {
+    if (bytes < HEAD_BYTES || ypy_found(&load, "yoke._loading", "load") == NULL) {
         return NULL;
     }
     PyObject *const data =
@@ -398,7 +398,7 @@ static struct ypy_definition *load_anew(struct ypy_state *state, PyObject *key,
 static int set_again(struct ypy_state *state, struct ypy_definition *self)
 {
     PyObject *again = NULL;
-    if (ypy_found(&again, "yoke._pickling", "again") == NULL) {
+    if (ypy_found(&again, "yoke._loading", "again") == NULL) {
         return -1;
     }
     PyObject *const done = PyObject_CallOneArg(again, self->names);
