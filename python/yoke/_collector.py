@@ -172,7 +172,7 @@ class Runner:
         self._owner = weakref.ref(pool, gone)
 
     def _fork(self):
-        from yoke._pickling import Snapshot
+        from yoke._loading import Snapshot
 
         frame = sys._getframe()
         while frame.f_back is not None and frame.f_globals.get("__package__") == "yoke":

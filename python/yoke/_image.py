@@ -218,9 +218,9 @@ def start_worker(worker, setup):
         gc.enable()
     else:
         gc.freeze()  # collections leave the memory shared with the program alone
-        from yoke import _pickling  # it is there: it took the snapshot
+        from yoke import _loading  # it is there: it took the snapshot
 
-        _pickling.become(setup["snapshot"])
+        _loading.become(setup["snapshot"])
         _forget_signals()
         _open_streams()
         os.register_at_fork(after_in_child=_forked)
