@@ -22,6 +22,7 @@ from yoke import _loading, _yoke
 from yoke._loading import (
     Snapshot as Snapshot,
     attribute,
+    become as become,
     came,
     load_module,
     load_of_snapshot,
