@@ -567,7 +567,7 @@ int ypy_call_cancel(struct ypy_core *core, struct ypy_call *call, bool force)
             call->cancelled = true;
             await_unpinned(core, call);
             answer = 1;
-        } else if (force && !over) {
+        } else if (force && (!over || outcome.kind == YOKE_CANCELLED)) {
             call->cancelled = true;
             answer = 2;
         }
