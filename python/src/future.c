@@ -180,8 +180,7 @@ static void finish(PyObject *self, PyObject *value, bool failed)
         return;
     }
     done_with(self, call_base(self, failed ? "set_exception" : "set_result", value));
-    Py_CLEAR(future->callbacks);
-    Py_CLEAR(future->waiters);
+    Py_CLEAR(future->callbacks); /* the waiters take themselves off their list */
 }
 
 static PyObject *announce_cancel(PyObject *self)
@@ -190,7 +189,6 @@ static PyObject *announce_cancel(PyObject *self)
     if (answer == Py_True) {
         done_with(self, call_base(self, "set_running_or_notify_cancel", NULL));
         Py_CLEAR(of(self)->callbacks);
-        Py_CLEAR(of(self)->waiters);
     }
     return answer;
 }

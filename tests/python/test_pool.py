@@ -219,13 +219,16 @@ class Same:
             self.assertEqual(pool.submit(get_number).result(WAIT), 12)
 
     def test_initializer_that_raises(self):
-        with yoke.Pool(**self.options, initializer=fail, initargs=("not today",)) as pool:
-            with self.assertRaises(yoke.PoolBroken) as caught:
-                pool.submit(square, 1).result(WAIT)
-            self.assertIn("not today", str(caught.exception))
-            self.assertIsInstance(caught.exception, concurrent.futures.process.BrokenProcessPool)
-            with self.assertRaises(yoke.PoolBroken):
-                pool.submit(square, 1).result(WAIT)
+        options = {**self.options, "initializer": fail, "initargs": ("not today",)}
+        with self.assertRaises(yoke.PoolBroken) as caught:
+            with yoke.Pool(**options) as pool:  # start="fork" raises here
+                try:
+                    pool.submit(square, 1).result(WAIT)
+                finally:
+                    with self.assertRaises(yoke.PoolBroken):
+                        pool.submit(square, 1).result(WAIT)
+        self.assertIn("not today", str(caught.exception))
+        self.assertIsInstance(caught.exception, concurrent.futures.process.BrokenProcessPool)
 
     def test_after_shutdown(self):
         self.pool.shutdown()
@@ -597,7 +600,7 @@ class Processes:
                 futures = [self.pool.submit(square, i) for i in range(1000)]
                 for i, future in enumerate(futures):
                     if future.result() != i * i:
-                        raise AssertionError(i)
+                        raise AssertionError((i, future.result(), future))
 
         rounds(20000)
         before = kit.resident_bytes()
