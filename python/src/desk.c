@@ -8,7 +8,7 @@
  * copies that to the desk and lets the signal do what it does.   Room: python.
  */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* memfd_create */
+#define _GNU_SOURCE /* memfd_create, memmem */
 #endif
 #include "worker.h"
 
@@ -104,6 +104,24 @@ void ypy_desk_tell_failure(struct ypy_desk *desk, PyObject *text)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* What is below the task is ours: from the frame of the main loop to the end of that thread. */
+static size_t cut_own_frames(char *text, size_t bytes)
+{
+    static const char mark[] = "  File \"<yoke>\"";
+    char *const begin = memmem(text, bytes, mark, sizeof mark - 1);
+    if (begin == NULL) {
+        return bytes;
+    }
+    const size_t rest = bytes - (size_t)(begin - text);
+    char *const end = memmem(begin, rest, "\n\n", 2);
+    if (end == NULL) {
+        return (size_t)(begin - text);
+    }
+    const size_t cut = (size_t)(end + 1 - begin);
+    memmove(begin, begin + cut, rest - cut);
+    return bytes - cut;
+}
+
 static PyObject *read_text(struct place *place)
 {
     /* SYNC(desk-text) acquire: sees the text. */
@@ -111,7 +129,9 @@ static PyObject *read_text(struct place *place)
     if (bytes == 0 || bytes > TEXT_BYTES) {
         Py_RETURN_NONE;
     }
-    return PyUnicode_DecodeUTF8(place->text, bytes, "replace");
+    char text[TEXT_BYTES]; /* who is dead does not write, but may have been more than one */
+    memcpy(text, place->text, bytes);
+    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)cut_own_frames(text, bytes), "replace");
 }
 
 PyObject *ypy_desk_trace(struct ypy_desk *desk, uint32_t trace)

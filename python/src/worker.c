@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 #define TURN_NS 5000000LL /* other threads get the GIL that often, also beside tasks in C */
-#define FAREWELL_S 5      /* for exit handlers; the pool may end us sooner */
+#define LOOK_NS 1000000000LL
+#define FAREWELL_S 5 /* for exit handlers; the pool may end us sooner */
 
 struct ypy_worker ypy_worker;
 
@@ -82,7 +83,7 @@ int ypy_worker_init(unsigned worker, void *user)
 /* Handlers of Python's, for signals that came while we slept. True: one of them ends the worker. */
 static bool run_handlers(void)
 {
-    if (PyErr_CheckSignals() == 0) {
+    if (!PyErr_Occurred() && PyErr_CheckSignals() == 0) {
         return false;
     }
     const bool leaves = PyErr_ExceptionMatches(PyExc_SystemExit) != 0;
@@ -94,23 +95,57 @@ static bool run_handlers(void)
     return leaves;
 }
 
-static void worker_main(yoke_worker *worker, void *user)
+/* A signal between the look for handlers and the sleep does not wake us: look again in a while. */
+static int sleep_for_task(yoke_worker *worker)
 {
-    (void)user;
-    int64_t turn_ns = yoke_now_ns();
+    if (PyErr_CheckSignals() != 0) {
+        return -EINTR;
+    }
+    let_go();
+    const int rc = yoke_worker_next(worker, yoke_now_ns() + LOOK_NS);
     ypy_worker_wake();
-    for (;;) {
-        int rc = yoke_worker_next(worker, 0);
-        if (rc == -ETIMEDOUT || (rc == 0 && yoke_now_ns() - turn_ns > TURN_NS)) {
-            let_go();
-            rc = rc != 0 ? yoke_worker_next(worker, YOKE_FOREVER) : 0;
-            ypy_worker_wake();
+    return rc;
+}
+
+static yoke_worker *current; /* while the main loop runs */
+
+static PyObject *loop(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    int64_t turn_ns = yoke_now_ns();
+    while (current != NULL) {
+        int rc = yoke_worker_next(current, 0);
+        if (rc == -ETIMEDOUT) {
+            rc = sleep_for_task(current);
             turn_ns = yoke_now_ns();
+        } else if (yoke_now_ns() - turn_ns > TURN_NS) {
+            Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS turn_ns = yoke_now_ns();
         }
         if (rc == YOKE_ECLOSED || (rc == -EINTR && run_handlers())) {
-            return;
+            break;
         }
     }
+    Py_RETURN_NONE;
+}
+
+/* Below a frame of __main__: who asks for the caller's globals gets those of a program. */
+static void worker_main(yoke_worker *worker, void *user)
+{
+    struct ypy_fork_setup *const setup = user;
+    ypy_worker_wake();
+    PyObject *const image = PyImport_ImportModule("yoke._image");
+    PyObject *const run = PyObject_GetAttrString(setup->module, "loop");
+    current = worker;
+    PyObject *const done =
+        image != NULL && run != NULL ? PyObject_CallMethod(image, "frame", "O", run) : NULL;
+    current = NULL;
+    if (done == NULL) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    Py_XDECREF(done);
+    Py_XDECREF(run);
+    Py_XDECREF(image);
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */
@@ -265,6 +300,7 @@ PyMethodDef ypy_worker_methods[] = {
     {"serve", serve, METH_VARARGS,
      PyDoc_STR("serve(ticket, setup)\n--\n\nBecome the image of a pool's workers; returns only by "
                "raising.")},
+    {"loop", loop, METH_NOARGS, PyDoc_STR("loop()\n--\n\nThe main loop of a worker.")},
     {"set_title", ypy_set_title, METH_O,
      PyDoc_STR("set_title(text)\n--\n\nWhat ps shows for this process.")},
     {"crash_file", ypy_crash_file, METH_NOARGS,

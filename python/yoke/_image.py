@@ -231,8 +231,16 @@ def start_worker(worker, setup):
     _limit_threads(setup["threads"])
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()  # random itself does so at each fork
+    _make_frame()
     _initialize(setup["initializer"])
     flush()
+
+
+def _make_frame():
+    """frame(run): the main loop as a function of __main__, so that eval() and the like find that."""
+    global frame
+    code = (lambda run: run()).__code__.replace(co_filename="<yoke>", co_name="worker")
+    frame = type(_make_frame)(code, sys.modules["__main__"].__dict__)
 
 
 def _initialize(initializer):

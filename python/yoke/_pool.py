@@ -4,6 +4,7 @@ import concurrent.futures
 import math
 import operator
 import os
+import sys
 
 from yoke import _yoke
 
@@ -67,6 +68,12 @@ def initializer_of(initializer, initargs):
         ) from None
 
 
+def in_worker():
+    """This process is a worker: it has no workers of its own, and runs calls itself."""
+    image = sys.modules.get("yoke._image")
+    return image is not None and image.number is not None
+
+
 def _one_of(name, value, choices):
     if not isinstance(value, str):
         hint = "; for the number of workers write workers=" if name == "kind" else ""
@@ -113,7 +120,8 @@ class Pool(concurrent.futures.Executor):
     started, all calls end with yoke.PoolBroken. With "fork" it raises that at once.
 
     A pool may be used by any number of threads. A child that this program forks cannot use it
-    (RuntimeError). Work that was handed in is finished before the interpreter ends; Ctrl-C ends it.
+    (RuntimeError); a pool made in a worker is "serial". Work that was handed in is finished before
+    the interpreter ends; Ctrl-C ends it.
     """
 
     def __init__(self, kind="processes", workers=None, *, start="fresh", preload=(),
@@ -128,6 +136,8 @@ class Pool(concurrent.futures.Executor):
         memory = a_count("memory", memory) or 0
         cpu_ns = round((seconds("cpu_time", cpu_time) or 0) * 1e9)
         threads = a_count("threads_per_worker", threads_per_worker)
+        if in_worker():
+            kind = "serial"
         self.kind = kind
         self.workers = self._max_workers = workers if kind == "processes" else 1
         self._runner = None

@@ -20,7 +20,7 @@ import time
 import weakref
 
 from yoke import _yoke
-from yoke._pool import initializer_of
+from yoke._pool import in_worker, initializer_of
 
 __all__ = ["ProcessPoolExecutor"]
 
@@ -188,6 +188,11 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
                 return
             if self._shutdown_thread:
                 raise self._closed()
+            if in_worker():
+                from yoke._serial import Core
+
+                self._core = Core(self._initializer, self._initargs)
+                return
             core = _yoke.Core(self._max_workers)
             setup, uses = make_setup(core, self._max_workers, self._start,
                                      initializer=self._initializer, initargs=self._initargs)
