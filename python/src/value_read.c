@@ -49,11 +49,14 @@ static PyObject *get_buffers(struct ypy_in *in, const char *fields, uint32_t cou
         memcpy(field, fields + (size_t)i * YPY_BUFFER_FIELDS, sizeof field);
         PyObject *const buffer =
             in->buffer != NULL ? in->buffer(in, field[0], field[1], field[2] != 0) : too_short();
-        if (buffer == NULL) {
+        /* Some classes show what they get here, and want more of it than the buffer protocol. */
+        PyObject *const view = buffer != NULL ? PyMemoryView_FromObject(buffer) : NULL;
+        Py_XDECREF(buffer);
+        if (view == NULL) {
             Py_DECREF(buffers);
             return NULL;
         }
-        PyTuple_SET_ITEM(buffers, i, buffer);
+        PyTuple_SET_ITEM(buffers, i, view);
     }
     return buffers;
 }

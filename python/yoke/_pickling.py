@@ -472,6 +472,10 @@ def _cloud(reducer, obj):
             if not isinstance(obj, type):
                 return self.other(obj)
             maker, args, *rest = _dynamic_class_reduce(obj)
+            typing = sys.modules.get("typing")
+            if typing is not None and typing.NamedTuple in getattr(obj, "__orig_bases__", ()):
+                # It is made already: its base is a tuple.
+                args = (*args[:2], obj.__bases__, *args[3:])
             return (make_named, (self.number_of(obj), maker, args), *rest)
 
         def other(self, obj):
@@ -555,7 +559,7 @@ def _name_of(obj):
 
 def _anchor(obj):
     """obj, if something can be noted for as long as it lives."""
-    if type(obj) is _MethodType:
+    if type(obj) is _MethodType or (type(obj) is _BuiltinType and steadiness(obj) != SAME):
         return None  # each obj.method is a new object
     try:
         _weakref.ref(obj)
