@@ -26,7 +26,11 @@ def _run(command, as_json):
     else:
         from yoke._demo import run
     if not as_json:
-        run(Screen())
+        screen = Screen()
+        try:
+            run(screen)
+        finally:
+            screen.busy()
         return
     import json
 

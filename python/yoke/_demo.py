@@ -11,7 +11,7 @@ from yoke import _demo_work as work
 from yoke import _yoke
 from yoke._demo_text import bytes_text, time_text, times_text
 
-_ROUNDS = 5
+_ROUNDS = 7
 _PAYS = 1.2  # times as fast: then it pays
 
 
@@ -25,7 +25,7 @@ def about(cpus):
     version = ".".join(map(str, sys.version_info[:3]))
     return (f"Yoke {yoke.__version__} with Python {version}{'' if has_gil() else ' (no GIL)'}. "
             f"This program may use {cpus} CPU{'s' * (cpus != 1)}. "
-            "Every figure below is measured now.")
+            "Every figure below is measured now, in a few turns; the best counts.")
 
 
 def run(screen):
@@ -113,7 +113,7 @@ def _squares_verdict(seconds, cpus):
     start = max(0.0, seconds["processes, started for it"] - seconds["processes"])
     pays = start / (1 - 1 / processes)
     return (f"Take processes, yoke.Pool: {times_text(processes)}. Threads are {times_text(threads)}, "
-            "since the GIL lets one of them run Python code at a time. To start the processes took "
+            "since the GIL lets one of them run Python code at a time. Starting the processes took "
             f"{time_text(start)}, so they pay from about {time_text(pays)} of work on; or make "
             "the pool once and use it again.")
 
@@ -207,7 +207,7 @@ def _faults(screen):
                 faults.append({"call": number, "exception": type(exc).__name__, "text": text})
         again = [_again(pool) for _ in range(20)]
     for fault in faults:
-        screen.say(f"call {fault['call']}: {fault['exception']}: {fault['text']}")
+        screen.item(f"call {fault['call']}: {fault['exception']}: {fault['text']}")
     verdict = (f"{good} of {count} results are right, and {len(faults)} calls ended in an exception "
                f"of their own. The pool went on: a call takes {time_text(statistics.median(again))}. "
                "In threads the first two would have ended the program, and nothing could end the "

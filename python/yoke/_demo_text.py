@@ -47,6 +47,10 @@ class Screen:
         """A paragraph, two columns in."""
         self._wrapped(text, "  ", "  ")
 
+    def item(self, text):
+        """One of a list."""
+        self._wrapped(text, "  ", "    ")
+
     def verdict(self, text):
         """What the figures mean."""
         self._wrapped(text, "  " + self._arrow, " " * (2 + len(self._arrow)))

@@ -168,7 +168,7 @@ def _map(pool, function, *iterables):
 
 
 def _measure(way, workers, port, pages_serial):
-    found = {"start": statistics.median(_start(way, workers) for _ in range(3))}
+    found = {"start": min(_start(way, workers) for _ in range(3))}
     with way(workers) as pool:
         pool.submit(work.nothing).result()
         found["call"] = _call(pool)
@@ -196,6 +196,13 @@ def run(screen):
         for name, way in _ways().items():
             screen.busy(name)
             figures[name] = _measure(way, workers, server.port, pages[""])
+    verdicts = show(screen, figures, workers, cpus)
+    return {"yoke": yoke.__version__, "cpus": cpus, "gil": has_gil(), "workers": workers,
+            "ways": figures, "verdicts": verdicts}
+
+
+def show(screen, figures, workers, cpus):
+    """The table and what follows from it; returns that."""
     screen.heading(f"What it costs and what it gains, with {workers} workers (pages: {work.PAGES})")
     screen.table([_row(name, found) for name, found in figures.items()], _HEAD)
     screen.say(_MEANING)
@@ -203,8 +210,7 @@ def run(screen):
     verdicts = list(_verdicts(figures, cpus))
     for verdict in verdicts:
         screen.verdict(verdict)
-    return {"yoke": yoke.__version__, "cpus": cpus, "gil": has_gil(), "workers": workers,
-            "ways": figures, "verdicts": verdicts}
+    return verdicts
 
 
 def _row(name, found):
