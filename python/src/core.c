@@ -171,6 +171,9 @@ static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
                                      &argv, &env, &boot_fd, &tasks_max, &memory, &cpu_ns)) {
         return NULL;
     }
+    if (argv == Py_None && ypy_fork_check() != 0) {
+        return NULL;
+    }
     struct words argv_words, env_words = {0};
     if (read_words(argv, &argv_words) != 0 || read_words(env, &env_words) != 0) {
         free_words(&argv_words);

@@ -215,6 +215,16 @@ const yoke_hooks ypy_fork_hooks = {
     .worker_main = worker_main,
 };
 
+int ypy_fork_check(void)
+{
+    if (PyInterpreterState_Get() == PyInterpreterState_Main()) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "start='fork' is not possible in a subinterpreter: its "
+                                        "copies would run the main one; use start='fresh'");
+    return -1;
+}
+
 /* Files, sockets and the like of the program are open in its copies, as after any fork: objects of
  * Python's hold their numbers, which must not come to stand for something else. */
 int ypy_fork_fds(int **fds, size_t *count)

@@ -247,6 +247,7 @@ struct ypy_fork_setup {
     PyGILState_STATE gil;
 };
 extern const yoke_hooks ypy_fork_hooks;
+int ypy_fork_check(void); /* 0, or -1 with RuntimeError: not from this interpreter */
 /* Descriptors that are open now, besides 0, 1 and 2: for keep_fds; PyMem_RawFree. 0 or -ENOMEM. */
 int ypy_fork_fds(int **fds, size_t *count);
 int ypy_worker_init(unsigned worker, void *user);

@@ -48,6 +48,8 @@ def main(fd):
         ticket = os.environ.pop("YOKE_IMAGE", "")
         _become(setup)
         _preload(setup)
+        from yoke import _loading as _loading  # what all workers need, once
+
         _open_streams()
         os.register_at_fork(after_in_child=_forked)
         gc.freeze()
@@ -76,6 +78,7 @@ def _become(setup):
     sys.path[:] = setup["path"]
     sys.path_importer_cache.clear()
     sys.argv = list(setup["argv"])
+    sys.prefix, sys.exec_prefix = setup["prefix"]
     module = type(sys)("__main__")
     module.__builtins__ = sys.modules["builtins"]
     if setup["main"]:
@@ -90,17 +93,40 @@ def _become(setup):
     _yoke.set_title(f"yoke-image {setup['title']}")
 
 
+class _Pattern:
+    """A regular expression that is compiled when it is first needed: re is slow to import."""
+
+    def __init__(self, text, ignore_case):
+        self.pattern = text
+        self._ignore_case = ignore_case
+
+    def match(self, text):
+        import re
+
+        self.match = re.compile(self.pattern, re.IGNORECASE * self._ignore_case).match
+        return self.match(text)
+
+
 def _set_filters(filters):
     """The program's filters of warnings: (action, message, category, module, line), texts or None."""
     if filters is None:
         return
-    import warnings
+    import _warnings
 
-    warnings.resetwarnings()
+    made = []
     for action, message, category, module, line in filters:
         kind = getattr(sys.modules.get(category[0]), category[1], None)
         if isinstance(kind, type) and issubclass(kind, Warning):
-            warnings.filterwarnings(action, message or "", kind, module or "", line, append=True)
+            made.append(
+                (
+                    action,
+                    _Pattern(message, True) if message else None,
+                    kind,
+                    _Pattern(module, False) if module else None,
+                    line,
+                )
+            )
+    _warnings.filters[:] = made  # the list that the module warnings has, too
 
 
 def _thread_count():
