@@ -24,7 +24,9 @@ struct map {
     struct ypy_core *core;
     PyObject *definition;
     PyObject *iterators; /* tuple; NULL: no more items are wanted */
-    bool star, unordered, fixed, busy, exhausted;
+    bool star, unordered, fixed, exhausted;
+    PyThread_type_lock turn; /* held by the thread that is in it */
+    unsigned long taker;     /* that thread, or 0 */
     int64_t timeout_ns;
     unsigned retries;
     uint32_t chunk;
@@ -33,6 +35,7 @@ struct map {
     struct ypy_call *first, *last; /* in the order of the items */
     size_t outstanding;            /* of these */
     Py_ssize_t done;               /* items given out */
+    Py_ssize_t length;             /* of the iterables, as they say; or -1 */
 };
 
 static struct map *of(PyObject *self)
@@ -332,6 +335,22 @@ void ypy_map_resolve(struct ypy_core *core, struct ypy_call *call)
     Py_DECREF(map);
 }
 
+/* As from a generator: or who iterates would take it for the end. Takes the exception. */
+static void raise_for_item(PyObject *exc)
+{
+    if (PyErr_GivenExceptionMatches(exc, PyExc_StopIteration)) {
+        PyErr_SetString(PyExc_RuntimeError, "a task raised StopIteration");
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        PyException_SetCause(value, exc);
+        PyErr_Restore(type, value, traceback);
+        return;
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+}
+
 /* The next result of a call that has one: a value, or NULL and an exception. */
 static PyObject *read_result(struct map *map, struct ypy_call *call)
 {
@@ -349,8 +368,7 @@ static PyObject *read_result(struct map *map, struct ypy_call *call)
         return value;
     }
     if (rc == 1) {
-        PyErr_SetObject((PyObject *)Py_TYPE(value), value);
-        Py_DECREF(value);
+        raise_for_item(value);
     }
     return NULL;
 }
@@ -394,8 +412,7 @@ static PyObject *next_result(struct map *map)
             PyObject *const error = call->error;
             call->error = NULL;
             map->done++;
-            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-            Py_DECREF(error);
+            raise_for_item(error);
             return NULL;
         }
         if (call != NULL) {
@@ -414,20 +431,45 @@ static PyObject *next_result(struct map *map)
     }
 }
 
+/* One thread at a time: 0, or -1 with an exception. */
+static int enter(struct map *map)
+{
+    const unsigned long self = PyThread_get_thread_ident();
+    if (map->taker == self) {
+        PyErr_SetString(PyExc_ValueError, "map already executing");
+        return -1;
+    }
+    PyLockStatus got = PyThread_acquire_lock_timed(map->turn, 0, 0);
+    while (got != PY_LOCK_ACQUIRED) {
+        Py_BEGIN_ALLOW_THREADS
+        got = PyThread_acquire_lock_timed(map->turn, -1, 1);
+        Py_END_ALLOW_THREADS
+        if (got == PY_LOCK_INTR && PyErr_CheckSignals() != 0) {
+            return -1;
+        }
+    }
+    map->taker = self;
+    return 0;
+}
+
+static void leave(struct map *map)
+{
+    map->taker = 0;
+    PyThread_release_lock(map->turn);
+}
+
 static PyObject *map_next(PyObject *self)
 {
     struct map *const map = of(self);
-    if (map->busy) {
-        PyErr_SetString(PyExc_ValueError, "map already executing");
-        return NULL;
-    }
     if (map->core->generation != ypy_generation()) {
         PyErr_SetString(PyExc_RuntimeError, "this map was begun before fork()");
         return NULL;
     }
-    map->busy = true;
+    if (enter(map) != 0) {
+        return NULL;
+    }
     PyObject *const result = next_result(map);
-    map->busy = false;
+    leave(map);
     return result;
 }
 
@@ -470,19 +512,30 @@ PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs)
     map->star = star != 0;
     map->unordered = unordered != 0;
     set_options(map, chunksize, seconds, retries);
+    map->turn = PyThread_allocate_lock();
+    if (map->turn == NULL) {
+        Py_DECREF(map);
+        return PyErr_NoMemory();
+    }
     map->definition = ypy_definition_in(core->state, fn, core->snapshot);
     const Py_ssize_t count = PyTuple_GET_SIZE(iterables);
     map->iterators = map->definition != NULL ? PyTuple_New(count) : NULL;
     bool sound = map->iterators != NULL;
+    map->length = -1;
     for (Py_ssize_t i = 0; i < count && sound; i++) {
-        PyObject *const iterator = PyObject_GetIter(PyTuple_GET_ITEM(iterables, i));
+        PyObject *const iterable = PyTuple_GET_ITEM(iterables, i);
+        const Py_ssize_t length = PyObject_LengthHint(iterable, -1);
+        map->length = i == 0 || (length >= 0 && length < map->length) ? length : map->length;
+        PyErr_Clear();
+        PyObject *const iterator = PyObject_GetIter(iterable);
         sound = iterator != NULL;
         PyTuple_SET_ITEM(map->iterators, i, iterator);
     }
     map->exhausted = count == 0;
-    map->busy = true;
-    sound = sound && fill(map) == 0;
-    map->busy = false;
+    if (sound && enter(map) == 0) {
+        sound = fill(map) == 0;
+        leave(map);
+    }
     if (!sound) {
         Py_DECREF(map);
         return NULL;
@@ -534,6 +587,9 @@ static void map_dealloc(PyObject *self)
     PyTypeObject *const type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     drop_calls(map);
+    if (map->turn != NULL) {
+        PyThread_free_lock(map->turn);
+    }
     (void)map_clear(self);
     Py_CLEAR(map->core);
     type->tp_free(self);
@@ -543,12 +599,25 @@ static void map_dealloc(PyObject *self)
 static PyObject *map_close(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    if (of(self)->busy) {
-        PyErr_SetString(PyExc_ValueError, "map already executing");
+    if (enter(of(self)) != 0) {
         return NULL;
     }
     drop_calls(of(self));
+    leave(of(self));
     Py_RETURN_NONE;
+}
+
+static PyObject *map_length_hint(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    const struct map *const map = of(self);
+    if (map->exhausted && map->first == NULL) {
+        return PyLong_FromLong(0);
+    }
+    if (map->length < map->done) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    return PyLong_FromSsize_t(map->length - map->done);
 }
 
 static PyObject *get_done(PyObject *self, void *unused)
@@ -560,6 +629,8 @@ static PyObject *get_done(PyObject *self, void *unused)
 static PyMethodDef methods[] = {
     {"close", map_close, METH_NOARGS,
      PyDoc_STR("close()\n--\n\nDraw no more items; cancel what has not begun.")},
+    {"__length_hint__", map_length_hint, METH_NOARGS,
+     PyDoc_STR("__length_hint__()\n--\n\nHow many results are to come, if the iterables know.")},
     {NULL, NULL, 0, NULL},
 };
 
