@@ -57,7 +57,9 @@ def run_here(name: str, rounds: int | None, verbose: bool) -> int:
 def run_apart(name: str, options: list[str]) -> int:
     """Run one figure in a program of its own."""
     command = [sys.executable, __file__, "--here", *options, name]
-    child = subprocess.Popen(command, start_new_session=True)
+    # Variables of Python's change what is measured: without its cache each worker compiles work.py.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    child = subprocess.Popen(command, env=env, start_new_session=True)
     try:
         return child.wait(FIGURE_SECONDS_MAX)
     except subprocess.TimeoutExpired:

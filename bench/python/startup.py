@@ -146,4 +146,13 @@ class Import(Figure):
         return 5.0
 
 
-FIGURES = [First(), Large(), Import()]
+class ImportPool(Import):
+    """The same with what a program needs of it first."""
+
+    name = "python/import-pool"
+
+    def yoke(self) -> float:
+        return int(program(IMPORT.replace("import yoke", "from yoke import Pool"))[0]) / 1e6
+
+
+FIGURES = [First(), Large(), Import(), ImportPool()]
