@@ -127,8 +127,7 @@ static int make_pool(struct ypy_core *core, const yoke_pool_config *config)
 {
     yoke_pool *pool = NULL;
     int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = yoke_pool_create(config, &pool);
+    Py_BEGIN_ALLOW_THREADS rc = yoke_pool_create(config, &pool);
     if (rc == 0) {
         pthread_mutex_lock(&core->lock);
         core->pool = pool;
@@ -137,8 +136,7 @@ static int make_pool(struct ypy_core *core, const yoke_pool_config *config)
         (void)pthread_cond_broadcast(&core->changed);
         pthread_mutex_unlock(&core->lock);
     }
-    Py_END_ALLOW_THREADS
-    return rc;
+    Py_END_ALLOW_THREADS return rc;
 }
 
 /* start="fork". What other threads close meanwhile is not there to be kept. */
@@ -159,7 +157,7 @@ static int make_copies(struct ypy_core *core, yoke_pool_config *config)
 
 static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"setup",  "argv",   "env", "boot_fd",
+    static char *names[] = {"setup",     "argv",   "env",    "boot_fd",
                             "tasks_max", "memory", "cpu_ns", NULL};
     struct ypy_core *const core = of(self);
     PyObject *setup, *argv = Py_None, *env = Py_None;
@@ -370,16 +368,16 @@ static PyObject *core_join(PyObject *self, PyObject *timeout)
         if (seconds == -1.0 && PyErr_Occurred()) {
             return NULL;
         }
-        until_ns = yoke_now_ns() + (seconds > 0 ? (int64_t)(seconds < 1e9 ? seconds * 1e9 : 1e18) : 0);
+        until_ns =
+            yoke_now_ns() + (seconds > 0 ? (int64_t)(seconds < 1e9 ? seconds * 1e9 : 1e18) : 0);
     }
     if (core->generation != ypy_generation()) {
         Py_RETURN_TRUE;
     }
     for (bool over = false;;) {
-        Py_BEGIN_ALLOW_THREADS
-        over = await_over(core, until_ns);
-        Py_END_ALLOW_THREADS
-        if (over || PyErr_CheckSignals() != 0 || yoke_now_ns() >= until_ns) {
+        Py_BEGIN_ALLOW_THREADS over = await_over(core, until_ns);
+        Py_END_ALLOW_THREADS if (over || PyErr_CheckSignals() != 0 || yoke_now_ns() >= until_ns)
+        {
             return PyErr_Occurred() ? NULL : PyBool_FromLong(over);
         }
     }
@@ -442,8 +440,7 @@ static PyObject *core_stats(PyObject *self, PyObject *unused)
     return Py_BuildValue("{sIsIsnsKsKsK}", "workers", stats.workers, "spares", stats.spares,
                          "pending", (Py_ssize_t)of(self)->pending, "requests",
                          (unsigned long long)stats.tasks, "started",
-                         (unsigned long long)stats.started, "died",
-                         (unsigned long long)stats.died);
+                         (unsigned long long)stats.started, "died", (unsigned long long)stats.died);
 }
 
 static PyObject *core_pending(PyObject *self, PyObject *unused)
@@ -486,8 +483,7 @@ static void core_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (core->generation == ypy_generation()) {
         if (core->pool != NULL) { /* nobody drove it */
-            Py_BEGIN_ALLOW_THREADS
-            (void)yoke_pool_destroy(core->pool, 0);
+            Py_BEGIN_ALLOW_THREADS(void) yoke_pool_destroy(core->pool, 0);
             Py_END_ALLOW_THREADS
         }
         ypy_desk_free(core->desk);

@@ -73,9 +73,9 @@ static int read_exception(struct ypy_core *core, struct ypy_in *in, PyObject **v
 {
     PyObject *const exc = ypy_get_value(in);
     const int lost =
-        exc == NULL ? as_transfer_error(core, "the exception of the task could not be unpickled",
-                                        value)
-                    : 0;
+        exc == NULL
+            ? as_transfer_error(core, "the exception of the task could not be unpickled", value)
+            : 0;
     PyObject *const text = lost >= 0 ? ypy_get_value(in) : NULL;
     if (lost == 0 && text != NULL) {
         *value = ypy_outcome(core, "remote", "(OO)", exc, text);
@@ -102,11 +102,8 @@ static int read_failure(struct ypy_core *core, struct ypy_in *in, PyObject **val
 int ypy_result_read(struct ypy_core *core, const char **at, const char *end,
                     struct ypy_job_hold *hold, PyObject **value)
 {
-    struct ypy_in in = {.at = *at + 1,
-                        .end = end,
-                        .buffer = ypy_buffer_of_job,
-                        .state = core->state,
-                        .user = hold};
+    struct ypy_in in = {
+        .at = *at + 1, .end = end, .buffer = ypy_buffer_of_job, .state = core->state, .user = hold};
     *value = NULL;
     const char kind = *at < end ? **at : '\0';
     int rc = 0;
@@ -146,7 +143,8 @@ static PyObject *name_of(const struct ypy_call *call)
 PyObject *ypy_call_error(struct ypy_core *core, struct ypy_call *call, const struct ypy_end *end)
 {
     if (end->kind == YOKE_TIMEDOUT) {
-        return ypy_outcome(core, "timed_out", "(Od)", name_of(call), (double)call->timeout_ns / 1e9);
+        return ypy_outcome(core, "timed_out", "(Od)", name_of(call),
+                           (double)call->timeout_ns / 1e9);
     }
     if (end->kind == YOKE_CRASHED) {
         /* relaxed: its worker is dead. */

@@ -10,9 +10,9 @@
 #define AT_ONCE 64
 #define UNUSED_MAX 4096
 #define OUT_KEEP_BYTES ((size_t)4 << 20)
-#define LOOK_NS 1000000LL      /* how often the collector looks while nobody watches */
-#define LINGER_LOOKS 50        /* so often without work before it sleeps */
-#define SLICE_NS 1000000LL     /* of a wait for something else than the own job */
+#define LOOK_NS 1000000LL  /* how often the collector looks while nobody watches */
+#define LINGER_LOOKS 50    /* so often without work before it sleeps */
+#define SLICE_NS 1000000LL /* of a wait for something else than the own job */
 #define PATIENCE_NS 100000000LL
 
 static uint64_t generation = 1;
@@ -144,8 +144,8 @@ static int launch_one(struct ypy_core *core)
     struct ypy_call *const call = core->backlog.first;
     const yoke_options options = {.size = sizeof options, .timeout_ns = call->timeout_ns};
     yoke_job *job = NULL;
-    const int rc = yoke_submit(core->pool, ypy_run, &call->request, sizeof call->request, 0,
-                               &options, &job);
+    const int rc =
+        yoke_submit(core->pool, ypy_run, &call->request, sizeof call->request, 0, &options, &job);
     if (rc == -EINTR) {
         return rc;
     }
@@ -450,8 +450,7 @@ static void wait_for_any(struct ypy_core *core)
 
 int ypy_core_wait_any(struct ypy_core *core)
 {
-    Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&core->lock);
+    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&core->lock);
     if (core->pool == NULL) {
         ypy_core_await_change(core, yoke_now_ns() + SLICE_NS);
     } else {
@@ -462,17 +461,15 @@ int ypy_core_wait_any(struct ypy_core *core)
         }
     }
     pthread_mutex_unlock(&core->lock);
-    Py_END_ALLOW_THREADS
-    return PyErr_CheckSignals() != 0 ? -1 : 0;
+    Py_END_ALLOW_THREADS return PyErr_CheckSignals() != 0 ? -1 : 0;
 }
 
 int ypy_call_wait(struct ypy_core *core, struct ypy_call *call, int64_t until_ns)
 {
     int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = wait_step(core, call, until_ns);
-    Py_END_ALLOW_THREADS
-    if (PyErr_CheckSignals() != 0) {
+    Py_BEGIN_ALLOW_THREADS rc = wait_step(core, call, until_ns);
+    Py_END_ALLOW_THREADS if (PyErr_CheckSignals() != 0)
+    {
         return -1;
     }
     return rc == -ETIMEDOUT && yoke_now_ns() >= until_ns ? rc : 0;
@@ -559,8 +556,8 @@ int ypy_call_cancel(struct ypy_core *core, struct ypy_call *call, bool force)
     } else if (call->place == YPY_FLIGHT && !job_has_ended(call)) {
         (void)yoke_job_cancel(call->job, force);
         yoke_outcome outcome;
-        const bool over = yoke_wait(call->job, 0) == 0 &&
-                          yoke_job_result(call->job, &outcome, NULL, NULL) == 0;
+        const bool over =
+            yoke_wait(call->job, 0) == 0 && yoke_job_result(call->job, &outcome, NULL, NULL) == 0;
         if (over && outcome.kind == YOKE_CANCELLED && outcome.attempts == 0) {
             flight_remove(core, call);
             call->place = YPY_TAKEN;
@@ -666,14 +663,12 @@ static bool end_pool(struct ypy_core *core)
 int ypy_core_drive(struct ypy_core *core)
 {
     for (bool over = false; !over;) {
-        Py_BEGIN_ALLOW_THREADS
-        pthread_mutex_lock(&core->lock);
+        Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&core->lock);
         await_ends(core);
         over = is_through(core);
         pthread_mutex_unlock(&core->lock);
         over = over && end_pool(core);
-        Py_END_ALLOW_THREADS
-        ypy_core_resolve_all(core);
+        Py_END_ALLOW_THREADS ypy_core_resolve_all(core);
     }
     ypy_blocks_sweep(NULL, 0);
     return 0;

@@ -39,20 +39,20 @@ struct ypy_call {
     uint64_t out_room;
     int64_t timeout_ns;
     /* GIL */
-    unsigned retries;        /* left for the call that is number `done` */
-    PyObject *owner;         /* a Future; or a Map, borrowed, NULL: it is gone */
-    bool maps;               /* it is a Map's */
-    PyObject *definition;    /* of the function */
-    PyObject *uses;          /* list of the definitions that arguments name, or NULL */
+    unsigned retries;     /* left for the call that is number `done` */
+    PyObject *owner;      /* a Future; or a Map, borrowed, NULL: it is gone */
+    bool maps;            /* it is a Map's */
+    PyObject *definition; /* of the function */
+    PyObject *uses;       /* list of the definitions that arguments name, or NULL */
     struct ypy_block **blocks;
     size_t block_count;
-    uint32_t *starts;        /* where each call begins in the request's data, and the end; or NULL:
+    uint32_t *starts; /* where each call begins in the request's data, and the end; or NULL:
                                 there is one only */
     /* a Map's */
     struct ypy_call *map_next, *map_before;
-    PyObject *error;         /* of call number `count`, or NULL */
-    uint32_t count, read;    /* results that are there, and were given out */
-    const char *at, *end;    /* the next result */
+    PyObject *error;           /* of call number `count`, or NULL */
+    uint32_t count, read;      /* results that are there, and were given out */
+    const char *at, *end;      /* the next result */
     struct ypy_job_hold *hold; /* where the last result lies in the job; or NULL */
     bool resolved;
 };
@@ -65,8 +65,7 @@ struct ypy_list {
 enum ypy_phase { YPY_STARTING, YPY_RUNNING, YPY_FAILED, YPY_ENDING, YPY_OVER };
 
 struct ypy_core {
-    PyObject_HEAD
-    struct ypy_state *state;
+    PyObject_HEAD struct ypy_state *state;
     unsigned workers;
     uint64_t generation; /* of the process that made it */
     struct ypy_desk *desk;
@@ -86,9 +85,9 @@ struct ypy_core {
     unsigned watched; /* futures into which somebody looks */
     size_t pending;   /* calls not resolved */
     yoke_pool *pool;
-    unsigned users; /* threads that wait for any end in the pool */
-    uint64_t seen;  /* see yoke_pool_await */
-    bool left_some; /* in the flight, that may have ended by `seen` */
+    unsigned users;    /* threads that wait for any end in the pool */
+    uint64_t seen;     /* see yoke_pool_await */
+    bool left_some;    /* in the flight, that may have ended by `seen` */
     unsigned sleepers; /* threads that wait for a call to be resolved, or for the start */
     struct ypy_list backlog, ended;
     struct ypy_call *flight[YPY_FLIGHT_MAX];
@@ -97,7 +96,7 @@ struct ypy_core {
 
 /* --- engine.c --------------------------------------------------------------------------------- */
 
-int ypy_engine_init(void); /* 0, or -1 with an exception */
+int ypy_engine_init(void);     /* 0, or -1 with an exception */
 uint64_t ypy_generation(void); /* differs in a forked child */
 /* 0, or -1 with RuntimeError: this is a forked child, or nobody may hand in any more. */
 int ypy_core_check(struct ypy_core *core);
@@ -150,8 +149,8 @@ PyObject *ypy_outcome(struct ypy_core *core, const char *name, const char *forma
 
 /* How a call that has ended did. */
 struct ypy_end {
-    int kind;             /* YOKE_OK ..., or -1: it could not be handed in */
-    uint32_t done;        /* results in at..end */
+    int kind;      /* YOKE_OK ..., or -1: it could not be handed in */
+    uint32_t done; /* results in at..end */
     const char *at, *end;
     const char *block; /* one more result, in the job's block; or NULL */
     size_t block_bytes;

@@ -17,8 +17,8 @@ static const char *const state_names[] = {"PENDING", "RUNNING", "CANCELLED",
 struct future {
     enum state state;
     bool watched;
-    struct ypy_call *call; /* until it is resolved */
-    struct ypy_core *core; /* the same; a reference */
+    struct ypy_call *call;                     /* until it is resolved */
+    struct ypy_core *core;                     /* the same; a reference */
     PyObject *condition, *waiters, *callbacks; /* or NULL: nobody asked */
 };
 
@@ -60,7 +60,8 @@ static int set_state(PyObject *self, PyObject *value, void *unused)
 {
     (void)unused;
     for (enum state i = PENDING; value != NULL && i <= FINISHED; i++) {
-        if (PyUnicode_Check(value) && PyUnicode_CompareWithASCIIString(value, state_names[i]) == 0) {
+        if (PyUnicode_Check(value) &&
+            PyUnicode_CompareWithASCIIString(value, state_names[i]) == 0) {
             of(self)->state = i;
             return 0;
         }
@@ -328,9 +329,8 @@ static int read_timeout(PyObject *const *args, Py_ssize_t nargs, PyObject *names
 {
     const Py_ssize_t named = names != NULL ? PyTuple_GET_SIZE(names) : 0;
     *until_ns = YOKE_FOREVER;
-    if (nargs + named > 1 ||
-        (named == 1 &&
-         PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "timeout") != 0)) {
+    if (nargs + named > 1 || (named == 1 && PyUnicode_CompareWithASCIIString(
+                                                PyTuple_GET_ITEM(names, 0), "timeout") != 0)) {
         PyErr_SetString(PyExc_TypeError, "the only argument is timeout");
         return -1;
     }

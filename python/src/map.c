@@ -2,50 +2,19 @@
  * map.c - a map as an iterator: items are drawn as results are taken, in bounded memory.
  *
  * Idea: items travel in batches, each a call of the engine with its place in a list here, in the
- * order of the items. How many go into one is learnt from what the workers took for those before:
- * about two milliseconds' worth. A batch that ended early is followed in the list by its rest.
- * Room: python.
+ * order of the items. A batch that ended early is followed in the list by its rest. The calls borrow
+ * the map; when it goes it lets go of them first.   Room: python.
  */
-#include "engine.h"
+#include "map.h"
 
-#define BATCH_NS 2000000LL      /* so much work is a batch */
-#define BUDGET_NS 10000000LL    /* a worker gives the rest back after that long */
-#define AHEAD_NS 4000000LL      /* so much work lies ready for each worker */
-#define DRAW_NS 100000LL        /* a batch is handed in after drawing items for that long */
-#define BATCH_ITEMS_MAX 65536
-#define BATCH_BYTES_MAX ((size_t)256 << 10)
-#define GROWTH 8
-#define AHEAD_MAX 64
-#define FIRST_RESULT_BYTES 64
-#define ROOM_MAX ((uint64_t)8 << 20)
-
-struct map {
-    PyObject_HEAD
-    struct ypy_core *core;
-    PyObject *definition;
-    PyObject *iterators; /* tuple; NULL: no more items are wanted */
-    bool star, unordered, fixed, exhausted;
-    PyThread_type_lock turn; /* held by the thread that is in it */
-    unsigned long taker;     /* that thread, or 0 */
-    int64_t timeout_ns;
-    unsigned retries;
-    uint32_t chunk;
-    int64_t pace_ns;       /* an item's, as last measured; 0: not yet */
-    uint64_t result_bytes; /* an item's */
-    struct ypy_call *first, *last; /* in the order of the items */
-    size_t outstanding;            /* of these */
-    Py_ssize_t done;               /* items given out */
-    Py_ssize_t length;             /* of the iterables, as they say; or -1 */
-};
-
-static struct map *of(PyObject *self)
+static struct ypy_map *of(PyObject *self)
 {
-    return (struct map *)self;
+    return (struct ypy_map *)self;
 }
 
 /* --- the list --------------------------------------------------------------------------------- */
 
-static void insert_after(struct map *map, struct ypy_call *before, struct ypy_call *call)
+void ypy_map_insert(struct ypy_map *map, struct ypy_call *before, struct ypy_call *call)
 {
     call->map_before = before;
     call->map_next = before != NULL ? before->map_next : map->first;
@@ -54,7 +23,7 @@ static void insert_after(struct map *map, struct ypy_call *before, struct ypy_ca
     map->outstanding++;
 }
 
-static void detach(struct map *map, struct ypy_call *call)
+static void detach(struct ypy_map *map, struct ypy_call *call)
 {
     *(call->map_before != NULL ? &call->map_before->map_next : &map->first) = call->map_next;
     *(call->map_next != NULL ? &call->map_next->map_before : &map->last) = call->map_before;
@@ -62,215 +31,10 @@ static void detach(struct map *map, struct ypy_call *call)
     call->owner = NULL; /* it was borrowed */
 }
 
-/* --- drawing items ---------------------------------------------------------------------------- */
-
-/* The arguments of the next call, a tuple; NULL: no more, or an exception. */
-static PyObject *draw(struct map *map)
-{
-    const Py_ssize_t count = PyTuple_GET_SIZE(map->iterators);
-    if (map->star) {
-        PyObject *const item = PyIter_Next(PyTuple_GET_ITEM(map->iterators, 0));
-        PyObject *const args = item != NULL ? PySequence_Tuple(item) : NULL;
-        Py_XDECREF(item);
-        return args;
-    }
-    PyObject *const args = PyTuple_New(count);
-    for (Py_ssize_t i = 0; args != NULL && i < count; i++) {
-        PyObject *const item = PyIter_Next(PyTuple_GET_ITEM(map->iterators, i));
-        if (item == NULL) {
-            Py_DECREF(args);
-            return NULL;
-        }
-        PyTuple_SET_ITEM(args, i, item);
-    }
-    return args;
-}
-
-/* One call into out: 1, 0: there are no more, -1: an exception. */
-static int put_next(struct map *map, struct ypy_out *out)
-{
-    struct ypy_state *const state = map->core->state;
-    const bool single = !map->star && PyTuple_GET_SIZE(map->iterators) == 1;
-    PyObject *const drawn =
-        single ? PyIter_Next(PyTuple_GET_ITEM(map->iterators, 0)) : draw(map);
-    if (drawn == NULL) {
-        map->exhausted = true;
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    const int rc = single ? ypy_put_call(state, out, &drawn, 1, NULL)
-                          : ypy_put_call(state, out, &PyTuple_GET_ITEM(drawn, 0),
-                                         PyTuple_GET_SIZE(drawn), NULL);
-    Py_DECREF(drawn);
-    return rc == 0 ? 1 : -1;
-}
-
-/* Time is over, or it is large enough. */
-static bool is_enough(uint32_t count, const struct ypy_out *out, int64_t begin_ns)
-{
-    return out->used + out->block_count * BATCH_BYTES_MAX >= BATCH_BYTES_MAX ||
-           ((count == 1 || count % 8 == 0) && yoke_now_ns() - begin_ns >= DRAW_NS);
-}
-
-/* Fill out; returns how many calls there are. -1 in *rc: an exception ended it. */
-static uint32_t draw_batch(struct map *map, struct ypy_out *out, uint32_t *starts, int *rc)
-{
-    const int64_t begin_ns = map->chunk > 1 ? yoke_now_ns() : 0;
-    const uint32_t want = map->chunk;
-    uint32_t count = 0;
-    *rc = 1;
-    while (count < want) {
-        starts[count] = (uint32_t)out->used;
-        *rc = put_next(map, out);
-        if (*rc <= 0) {
-            break;
-        }
-        count++;
-        if (count < want && !map->fixed && is_enough(count, out, begin_ns)) {
-            break;
-        }
-    }
-    starts[count] = (uint32_t)out->used;
-    return count;
-}
-
-static uint64_t room_for(const struct map *map, uint32_t count)
-{
-    const uint64_t room = (map->result_bytes + map->result_bytes / 2 + 16) * count;
-    return room < ROOM_MAX ? room : ROOM_MAX;
-}
-
-/* An exception in place of an item; takes the one that is being raised. */
-static struct ypy_call *make_error(struct map *map)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) {
-        (void)PyException_SetTraceback(value, traceback);
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    struct ypy_out out = {.sends = true};
-    struct ypy_call *const call = ypy_call_make(map->core, &out, map->definition, 0, 0);
-    if (call == NULL) {
-        Py_XDECREF(value);
-        return NULL;
-    }
-    call->error = value;
-    call->resolved = true;
-    return call;
-}
-
-static struct ypy_call *make_batch(struct map *map, int *rc)
-{
-    uint32_t *const starts = PyMem_Malloc(((size_t)map->chunk + 1) * sizeof *starts);
-    if (starts == NULL) {
-        *rc = -1;
-        return (struct ypy_call *)PyErr_NoMemory();
-    }
-    struct ypy_out out = ypy_out_borrow(map->core);
-    const uint32_t count = draw_batch(map, &out, starts, rc);
-    PyObject *type = NULL, *value = NULL, *traceback = NULL;
-    PyErr_Fetch(&type, &value, &traceback);
-    struct ypy_call *call =
-        count != 0 ? ypy_call_make(map->core, &out, map->definition, count, room_for(map, count))
-                   : NULL;
-    ypy_out_return(map->core, &out);
-    if (call == NULL) {
-        PyMem_Free(starts);
-    } else {
-        call->starts = starts;
-        call->timeout_ns = map->timeout_ns;
-        call->retries = map->retries;
-        call->request->budget_ns = map->fixed ? 0 : BUDGET_NS;
-    }
-    if (type != NULL) {
-        PyErr_Restore(type, value, traceback);
-    }
-    return call;
-}
-
-static size_t window_of(const struct map *map)
-{
-    int64_t batches = 2;
-    if (map->pace_ns != 0) {
-        const int64_t took = map->pace_ns * map->chunk;
-        batches = took > 0 ? AHEAD_NS / took : AHEAD_MAX;
-        batches = batches < 2 ? 2 : batches;
-        batches = batches > AHEAD_MAX ? AHEAD_MAX : batches;
-    }
-    return (size_t)batches * map->core->workers;
-}
-
-static int submit_all(struct map *map, struct ypy_call **calls, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        calls[i]->owner = (PyObject *)map; /* borrowed, see map_dealloc */
-        calls[i]->maps = true;
-        insert_after(map, map->last, calls[i]);
-    }
-    if (count != 0) {
-        ypy_calls_submit(map->core, calls, count);
-    }
-    return 0;
-}
-
-/* Draw and hand in until the window is full: 0, or -1 with an exception that is not an item's. */
-static int fill(struct map *map)
-{
-    struct ypy_call *calls[AHEAD_MAX];
-    const size_t window = window_of(map);
-    size_t count = 0;
-    int rc = 1;
-    while (rc == 1 && !map->exhausted && map->outstanding + count < window && count < AHEAD_MAX) {
-        struct ypy_call *const call = make_batch(map, &rc);
-        if (call != NULL) {
-            calls[count++] = call;
-        } else if (rc == 1) {
-            rc = -1;
-        }
-    }
-    (void)submit_all(map, calls, count);
-    if (rc != -1) {
-        return 0;
-    }
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-        return -1;
-    }
-    struct ypy_call *const error = make_error(map);
-    if (error == NULL) {
-        return -1;
-    }
-    insert_after(map, map->last, error);
-    return 0;
-}
-
 /* --- results ---------------------------------------------------------------------------------- */
 
-static void learn(struct map *map, const struct ypy_call *call, const struct ypy_end *end)
-{
-    const uint32_t done = end->done + (end->block != NULL);
-    const int64_t took = *(volatile int64_t *)&call->request->took_ns;
-    if (end->kind != YOKE_OK || done == 0 || took < 0) {
-        return;
-    }
-    const int64_t pace = took / done;
-    map->pace_ns = pace > 0 ? pace : 1;
-    const uint64_t bytes =
-        end->block != NULL ? end->block_bytes : (uint64_t)(end->end - end->at) / done;
-    map->result_bytes = bytes > map->result_bytes ? bytes : (3 * map->result_bytes + bytes) / 4;
-    map->result_bytes = map->result_bytes < 16 ? 16 : map->result_bytes;
-    if (map->fixed) {
-        return;
-    }
-    int64_t want = BATCH_NS / map->pace_ns;
-    want = want > (int64_t)call->calls * GROWTH ? (int64_t)call->calls * GROWTH : want;
-    want = want > BATCH_ITEMS_MAX ? BATCH_ITEMS_MAX : want;
-    map->chunk = want < 1 ? 1 : (uint32_t)want;
-}
-
 /* The calls from `from` on, anew, behind it in the list. */
-static int send_rest(struct map *map, struct ypy_call *call, uint32_t from, unsigned retries)
+static int send_rest(struct ypy_map *map, struct ypy_call *call, uint32_t from, unsigned retries)
 {
     struct ypy_call *const rest = ypy_call_rest(map->core, call, from);
     if (rest == NULL) {
@@ -279,13 +43,14 @@ static int send_rest(struct map *map, struct ypy_call *call, uint32_t from, unsi
     rest->owner = (PyObject *)map;
     rest->maps = true;
     rest->retries = retries;
-    insert_after(map, call, rest);
+    ypy_map_insert(map, call, rest);
     ypy_call_submit(map->core, rest, true);
     return 0;
 }
 
 /* What becomes of those that have no result: 0, or -1 with an exception. */
-static int go_on(struct map *map, struct ypy_call *call, const struct ypy_end *end, uint32_t done)
+static int go_on(struct ypy_map *map, struct ypy_call *call, const struct ypy_end *end,
+                 uint32_t done)
 {
     const bool cancelled = call->cancelled || map->core->cancelling || end->kind == -1 ||
                            end->kind == YOKE_CANCELLED || call->owner == NULL;
@@ -300,19 +65,21 @@ static int go_on(struct map *map, struct ypy_call *call, const struct ypy_end *e
     if (call->error == NULL) {
         return -1;
     }
-    return done + 1 < call->calls && !cancelled && call->owner != NULL ? send_rest(map, call, done + 1, map->retries) : 0;
+    return done + 1 < call->calls && !cancelled && call->owner != NULL
+               ? send_rest(map, call, done + 1, map->retries)
+               : 0;
 }
 
 void ypy_map_resolve(struct ypy_core *core, struct ypy_call *call)
 {
-    struct map *const map = (struct map *)Py_XNewRef(call->owner);
+    struct ypy_map *const map = (struct ypy_map *)Py_XNewRef(call->owner);
     if (map == NULL) {
         ypy_call_free(core, call);
         return;
     }
     struct ypy_end end;
     ypy_call_end(call, &end);
-    learn(map, call, &end);
+    ypy_map_learn(map, call, &end);
     call->at = end.at;
     call->end = end.end;
     call->count = end.done;
@@ -320,7 +87,8 @@ void ypy_map_resolve(struct ypy_core *core, struct ypy_call *call)
         call->hold = ypy_job_hold_make(call->job, end.block, end.block_bytes);
         call->count += call->hold != NULL;
     }
-    if (PyErr_Occurred() || (call->count < call->calls && go_on(map, call, &end, call->count) != 0)) {
+    if (PyErr_Occurred() ||
+        (call->count < call->calls && go_on(map, call, &end, call->count) != 0)) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
         PyErr_NormalizeException(&type, &value, &traceback);
@@ -352,7 +120,7 @@ static void raise_for_item(PyObject *exc)
 }
 
 /* The next result of a call that has one: a value, or NULL and an exception. */
-static PyObject *read_result(struct map *map, struct ypy_call *call)
+static PyObject *read_result(struct ypy_map *map, struct ypy_call *call)
 {
     PyObject *value = NULL;
     const bool in_block = call->hold != NULL && call->read + 1 == call->count;
@@ -362,8 +130,8 @@ static PyObject *read_result(struct map *map, struct ypy_call *call)
         call->at = call->hold->start;
         call->end = call->at + call->hold->bytes;
     }
-    const int rc = ypy_result_read(map->core, &call->at, call->end, in_block ? call->hold : NULL,
-                                   &value);
+    const int rc =
+        ypy_result_read(map->core, &call->at, call->end, in_block ? call->hold : NULL, &value);
     if (rc == 0) {
         return value;
     }
@@ -374,7 +142,7 @@ static PyObject *read_result(struct map *map, struct ypy_call *call)
 }
 
 /* The call whose turn it is, resolved; or NULL. */
-static struct ypy_call *find_turn(struct map *map)
+static struct ypy_call *find_turn(struct ypy_map *map)
 {
     struct ypy_call *call = map->first;
     while (map->unordered && call != NULL && !call->resolved) {
@@ -384,7 +152,7 @@ static struct ypy_call *find_turn(struct map *map)
 }
 
 /* Until something has come on: 0, or -1 with an exception. */
-static int await_turn(struct map *map)
+static int await_turn(struct ypy_map *map)
 {
     struct ypy_core *const core = map->core;
     if (map->unordered) {
@@ -401,7 +169,7 @@ static int await_turn(struct map *map)
 }
 
 /* A result, NULL with an exception, or NULL without: it is over. */
-static PyObject *next_result(struct map *map)
+static PyObject *next_result(struct ypy_map *map)
 {
     for (;;) {
         struct ypy_call *const call = find_turn(map);
@@ -419,7 +187,8 @@ static PyObject *next_result(struct map *map)
             detach(map, call);
             ypy_call_free(map->core, call);
         }
-        if (!map->exhausted && 2 * map->outstanding <= window_of(map) && fill(map) != 0) {
+        if (!map->exhausted && 2 * map->outstanding <= ypy_map_window(map) &&
+            ypy_map_fill(map) != 0) {
             return NULL;
         }
         if (map->first == NULL) {
@@ -432,7 +201,7 @@ static PyObject *next_result(struct map *map)
 }
 
 /* One thread at a time: 0, or -1 with an exception. */
-static int enter(struct map *map)
+static int enter(struct ypy_map *map)
 {
     const unsigned long self = PyThread_get_thread_ident();
     if (map->taker == self) {
@@ -441,10 +210,9 @@ static int enter(struct map *map)
     }
     PyLockStatus got = PyThread_acquire_lock_timed(map->turn, 0, 0);
     while (got != PY_LOCK_ACQUIRED) {
-        Py_BEGIN_ALLOW_THREADS
-        got = PyThread_acquire_lock_timed(map->turn, -1, 1);
-        Py_END_ALLOW_THREADS
-        if (got == PY_LOCK_INTR && PyErr_CheckSignals() != 0) {
+        Py_BEGIN_ALLOW_THREADS got = PyThread_acquire_lock_timed(map->turn, -1, 1);
+        Py_END_ALLOW_THREADS if (got == PY_LOCK_INTR && PyErr_CheckSignals() != 0)
+        {
             return -1;
         }
     }
@@ -452,7 +220,7 @@ static int enter(struct map *map)
     return 0;
 }
 
-static void leave(struct map *map)
+static void leave(struct ypy_map *map)
 {
     map->taker = 0;
     PyThread_release_lock(map->turn);
@@ -460,7 +228,7 @@ static void leave(struct map *map)
 
 static PyObject *map_next(PyObject *self)
 {
-    struct map *const map = of(self);
+    struct ypy_map *const map = of(self);
     if (map->core->generation != ypy_generation()) {
         PyErr_SetString(PyExc_RuntimeError, "this map was begun before fork()");
         return NULL;
@@ -474,17 +242,6 @@ static PyObject *map_next(PyObject *self)
 }
 
 /* --- beginning and end ------------------------------------------------------------------------ */
-
-static void set_options(struct map *map, Py_ssize_t chunksize, double timeout, unsigned retries)
-{
-    map->fixed = chunksize > 0 || timeout > 0;
-    map->chunk = chunksize > 0 && timeout <= 0
-                     ? (uint32_t)(chunksize < BATCH_ITEMS_MAX ? chunksize : BATCH_ITEMS_MAX)
-                     : 1;
-    map->timeout_ns = timeout > 0 ? (int64_t)(timeout * 1e9) + 1 : 0;
-    map->retries = retries;
-    map->result_bytes = FIRST_RESULT_BYTES;
-}
 
 PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs)
 {
@@ -504,14 +261,14 @@ PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     PyTypeObject *const type = core->state->map_type;
-    struct map *const map = of(type->tp_alloc(type, 0));
+    struct ypy_map *const map = of(type->tp_alloc(type, 0));
     if (map == NULL) {
         return NULL;
     }
     map->core = (struct ypy_core *)Py_NewRef((PyObject *)core);
     map->star = star != 0;
     map->unordered = unordered != 0;
-    set_options(map, chunksize, seconds, retries);
+    ypy_map_set_options(map, chunksize, seconds, retries);
     map->turn = PyThread_allocate_lock();
     if (map->turn == NULL) {
         Py_DECREF(map);
@@ -533,7 +290,7 @@ PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs)
     }
     map->exhausted = count == 0;
     if (sound && enter(map) == 0) {
-        sound = fill(map) == 0;
+        sound = ypy_map_fill(map) == 0;
         leave(map);
     }
     if (!sound) {
@@ -544,7 +301,7 @@ PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs)
 }
 
 /* What has not begun never will; what runs ends without us. */
-static void drop_calls(struct map *map)
+static void drop_calls(struct ypy_map *map)
 {
     struct ypy_core *const core = map->core;
     const bool child = core != NULL && core->generation != ypy_generation();
@@ -566,7 +323,7 @@ static void drop_calls(struct map *map)
 
 static int map_clear(PyObject *self)
 {
-    struct map *const map = of(self);
+    struct ypy_map *const map = of(self);
     Py_CLEAR(map->iterators);
     Py_CLEAR(map->definition);
     return 0;
@@ -574,7 +331,7 @@ static int map_clear(PyObject *self)
 
 static int map_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    struct map *const map = of(self);
+    struct ypy_map *const map = of(self);
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(map->iterators);
     Py_VISIT(map->definition);
@@ -583,7 +340,7 @@ static int map_traverse(PyObject *self, visitproc visit, void *arg)
 
 static void map_dealloc(PyObject *self)
 {
-    struct map *const map = of(self);
+    struct ypy_map *const map = of(self);
     PyTypeObject *const type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     drop_calls(map);
@@ -610,7 +367,7 @@ static PyObject *map_close(PyObject *self, PyObject *unused)
 static PyObject *map_length_hint(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    const struct map *const map = of(self);
+    const struct ypy_map *const map = of(self);
     if (map->exhausted && map->first == NULL) {
         return PyLong_FromLong(0);
     }
@@ -653,7 +410,7 @@ static PyType_Slot slots[] = {
 
 PyType_Spec ypy_map_spec = {
     .name = "yoke._yoke.Map",
-    .basicsize = sizeof(struct map),
+    .basicsize = sizeof(struct ypy_map),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = slots,
 };

@@ -99,20 +99,20 @@ static int module_exec(PyObject *module)
     return ypy_engine_init();
 }
 
-#define FOR_EACH_OBJECT(DO)                                                                        \
-    DO(core_type)                                                                                  \
-    DO(future_type)                                                                                \
-    DO(map_type)                                                                                   \
-    DO(definition_type)                                                                            \
-    DO(buffer_type)                                                                                \
-    DO(pickle_dumps)                                                                               \
-    DO(pickle_plain)                                                                               \
-    DO(pickle_loads)                                                                               \
-    DO(definitions)                                                                                \
-    DO(last)                                                                                       \
-    DO(empty_tuple)                                                                                \
-    DO(names_buffers)                                                                              \
-    DO(loaded)                                                                                     \
+#define FOR_EACH_OBJECT(DO) \
+    DO(core_type) \
+    DO(future_type) \
+    DO(map_type) \
+    DO(definition_type) \
+    DO(buffer_type) \
+    DO(pickle_dumps) \
+    DO(pickle_plain) \
+    DO(pickle_loads) \
+    DO(definitions) \
+    DO(last) \
+    DO(empty_tuple) \
+    DO(names_buffers) \
+    DO(loaded) \
     DO(outcomes)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
