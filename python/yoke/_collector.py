@@ -98,14 +98,55 @@ def _authkey():
     return bytes(process.current_process().authkey) if process is not None else None
 
 
+def _tracker():
+    """The descriptor of the process that looks after shared memory of multiprocessing, or None."""
+    if "multiprocessing.shared_memory" not in sys.modules:
+        return None
+    return sys.modules["multiprocessing.resource_tracker"].getfd()
+
+
+class _Inherited:
+    """What multiprocessing asks when one of its queues or locks is pickled for a new process."""
+
+    def __init__(self, fds):
+        self._fds = fds
+
+    def duplicate_for_child(self, fd):
+        self._fds.append(fd)
+        return fd
+
+    def DupFd(self, fd):
+        from multiprocessing import popen_spawn_posix
+
+        return popen_spawn_posix._DupFd(fd)  # private, but there is no other with its meaning
+
+
+def _pack(call, uses, fds):
+    """An initializer and its arguments; descriptors that workers need for them are added to fds."""
+    from yoke import _pickling
+
+    context = sys.modules.get("multiprocessing.context")
+    if context is None:
+        return _pickling.dumps(call, None, uses)
+    context.set_spawning_popen(_Inherited(fds))
+    try:
+        return _pickling.dumps(call, None, uses)
+    finally:
+        context.set_spawning_popen(None)
+
+
 def make_setup(core, workers, start, *, preload=(), initializer=None, initargs=(), threads=None):
     """What workers are told; and the definitions it names, to be kept as long as the pool."""
-    uses = []
+    uses = [initargs]
     packed = (initializer, initargs) if initializer is not None else None
-    if packed is not None and start == "fresh":
-        from yoke import _pickling
-
-        packed = _pickling.dumps(packed, None, uses)
+    fds = []
+    tracker = None
+    if start == "fresh":
+        if packed is not None:
+            packed = _pack(packed, uses, fds)
+        tracker = _tracker()
+        if tracker is not None:
+            fds.append(tracker)
     try:
         cwd = os.getcwd()
     except OSError:
@@ -126,6 +167,8 @@ def make_setup(core, workers, start, *, preload=(), initializer=None, initargs=(
         "prefix": [sys.prefix, sys.exec_prefix],
         "warnings": _warning_filters(),
         "authkey": _authkey(),
+        "tracker": tracker,
+        "fds": fds,
     }, uses
 
 
@@ -139,13 +182,13 @@ class Runner:
         self.core = core
         self.pid = os.getpid()
         self.ready = threading.Event()  # the start is over, one way or the other
+        self.failure = None  # why there are no workers
         self._setup = setup
-        self._uses = uses  # definitions that the setup names
+        self._uses = uses  # what the setup names
         self._limits = limits
-        self._fd = -1
+        self._fd = -1  # the nameless file; processes that start have it
         self._owner = None
         self._closed = False
-        self.failure = None  # why there are no workers
         self.thread = threading.Thread(target=self._run, name="yoke-collector", daemon=False)
 
     def begin(self, start):
@@ -153,15 +196,18 @@ class Runner:
         if _exiting:
             raise RuntimeError("cannot make a pool at interpreter shutdown")
         if start == "fork":
-            self._fork()
+            self._take_snapshot()
         _watch_exit()
         _runners.add(self)
         try:
+            self._fd = os.memfd_create("yoke-setup")
             self.thread.start()
         except BaseException:
             _runners.discard(self)
-            self.core.close(True, True)
+            self._close_fd()
             raise
+        if start == "fork":
+            self._await_ready()
 
     def belongs_to(self, pool):
         """The core is closed when the pool is collected."""
@@ -171,27 +217,39 @@ class Runner:
 
         self._owner = weakref.ref(pool, gone)
 
-    def _fork(self):
+    def _take_snapshot(self):
         from yoke._loading import Snapshot
 
         frame = sys._getframe()
         while frame.f_back is not None and frame.f_globals.get("__package__") == "yoke":
             frame = frame.f_back  # what it holds lives as long as the pool, so not the pool itself
         self._setup["snapshot"] = Snapshot(frame)
-        self.core.start(self._setup, None, None, -1, *self._limits)
-        self._setup = None
-        self.ready.set()
 
-    def _fresh(self):
-        setup = marshal.dumps(self._setup)
-        self._fd = os.memfd_create("yoke-setup")
-        view = memoryview(setup)
-        while view:
-            view = view[os.write(self._fd, view):]
+    def _await_ready(self):
         try:
-            self.core.start(self._setup, image_argv(self._fd), None, self._fd, *self._limits)
-        except BaseException as exc:
-            raise self._broken(exc, setup) from exc
+            self.ready.wait()
+        except BaseException:
+            self.close(True, True)
+            raise
+        if self.failure is not None:
+            self.close()
+            raise self.failure
+
+    def _start(self):
+        """In the collector, whatever the start: it can be waited for and broken off."""
+        if "snapshot" in self._setup:
+            setup, argv = dict(self._setup, fd=self._fd), None
+            self.core.start(setup, None, None, -1, *self._limits)
+        else:
+            setup = marshal.dumps(self._setup)
+            view = memoryview(setup)
+            while view:
+                view = view[os.write(self._fd, view):]
+            argv = image_argv(self._fd)
+            try:
+                self.core.start(self._setup, argv, None, self._fd, *self._limits)
+            except BaseException as exc:
+                raise self._broken(exc, setup) from exc
         self._setup = None
 
     def _broken(self, exc, setup):
@@ -199,7 +257,9 @@ class Runner:
         from yoke._errors import PoolBroken
 
         text = os.pread(self._fd, 1 << 20, 0)
-        why = f"the workers could not be started: {exc}"
+        why = str(exc)
+        if not isinstance(exc, PoolBroken):
+            why = f"the workers could not be started: {why}"
         if text and text != setup:
             why += "\n\n" + text.decode("utf-8", "replace").strip()
         return PoolBroken(why)
@@ -207,21 +267,31 @@ class Runner:
     def _run(self):
         try:
             # A pool that is closed by now, with nothing to do, needs no workers.
-            if not self.ready.is_set() and not (self._closed and self.core.pending() == 0):
-                try:
-                    self._fresh()
-                finally:
-                    self.ready.set()
+            if not (self._closed and self.core.pending() == 0):
+                self._start()
+            self.ready.set()
             self.core.drive()
         except BaseException as exc:
             self.failure = exc
             self.core.fail(exc)
+            self.ready.set()
             self.core.drive()
         finally:
             self.ready.set()
             _runners.discard(self)
-            if self._fd >= 0:
-                os.close(self._fd)
+            self._close_fd()
+
+    def _close_fd(self):
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _break_off(self):
+        """End the processes of a start that is under way, so that it fails."""
+        until = time.monotonic() + _KILL_WAIT_S
+        while not self.ready.is_set() and time.monotonic() < until:
+            end_children_with(self._fd)
+            self.ready.wait(0.005)
 
     def join(self, timeout=None):
         """Wait until the work is done and the thread has ended; False: timeout seconds are over."""
@@ -238,11 +308,42 @@ class Runner:
         if self.pid == os.getpid():
             self.core.close(cancel, kill)
             self._closed = True
+            if kill and not self.ready.is_set():
+                self._break_off()
 
     def kill(self):
         """End everything now."""
         self.close(True, True)
         return self.join(_KILL_WAIT_S)
+
+
+def end_children_with(fd):
+    """Kill the children of this process that have the file of this descriptor open."""
+    import signal
+
+    try:
+        ours = os.fstat(fd)
+    except OSError:
+        return
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            pidfd = os.pidfd_open(int(name))
+        except OSError:
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+            if parent == os.getpid() and any(
+                os.path.samestat(ours, os.stat(f"/proc/{name}/fd/{one}"))
+                for one in os.listdir(f"/proc/{name}/fd")
+            ):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except OSError:
+            pass  # it has ended, or is not ours
+        finally:
+            os.close(pidfd)
 
 
 # --- the end of the interpreter, and forks of it -------------------------------------------------

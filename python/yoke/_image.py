@@ -239,8 +239,6 @@ def start_worker(worker, setup):
     _yoke.set_title(f"yoke-w{worker} {setup['title']}")
     _forget_exits()
     if _fresh:
-        if setup["fd"] is not None:
-            os.close(setup["fd"])
         gc.enable()
     else:
         gc.freeze()  # collections leave the memory shared with the program alone
@@ -253,12 +251,13 @@ def start_worker(worker, setup):
     # The program may have it on, for threads and handlers that are not here.
     faulthandler.disable()
     faulthandler.enable(_yoke.crash_file())
-    _name_process(setup)
+    _prepare_multiprocessing(setup)
     _limit_threads(setup["threads"])
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()  # random itself does so at each fork
     _make_frame()
     _initialize(setup["initializer"])
+    os.close(setup["fd"])  # last: who has it still starts, and is found by it
     flush()
 
 
@@ -325,16 +324,17 @@ def _limit_threads(threads):
 # --- multiprocessing in a worker ----------------------------------------------------------------
 
 
-class _Namer:
-    """Waits for the import of multiprocessing.process, which is too slow to be done for a name."""
+class _Watch:
+    """Waits for imports of modules of multiprocessing, which are too slow to be made for nothing."""
 
-    def __init__(self, setup):
+    def __init__(self, setup, wanted):
         self.setup = setup
+        self.wanted = wanted  # name of a module -> what to do with it
 
     def find_spec(self, name, path=None, target=None):
-        if name != "multiprocessing.process":
+        act = self.wanted.pop(name, None)
+        if act is None:
             return None
-        sys.meta_path.remove(self)
         import importlib.util
 
         spec = importlib.util.find_spec(name)
@@ -343,27 +343,56 @@ class _Namer:
 
             def exec_module(module):
                 load(module)
-                _adopt(module, self.setup)
+                act(module, self.setup)
 
             spec.loader.exec_module = exec_module
         return spec
 
 
-def _name_process(setup):
+def _prepare_multiprocessing(setup):
+    wanted = {}
     process = sys.modules.get("multiprocessing.process")
     if process is None:
-        sys.meta_path.insert(0, _Namer(setup))
-        return
+        wanted["multiprocessing.process"] = _adopt
+    else:
+        _forget_children(process)
+        _adopt(process, setup)
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is None:
+        wanted["multiprocessing.resource_tracker"] = _track
+    else:
+        _track(tracker, setup)
+    if wanted:
+        sys.meta_path.insert(0, _Watch(setup, wanted))
+
+
+def _forget_children(process):
+    """As multiprocessing does in its own children."""
     util = sys.modules.get("multiprocessing.util")
     try:
-        # As multiprocessing does in its own children.
         process._children = set()
         if util is not None:
             util._finalizer_registry.clear()
             util._run_after_forkers()
     except AttributeError:
         pass  # another Python: what is left over there is not ours to know
-    _adopt(process, setup)
+
+
+def _track(module, setup):
+    """Shared memory is the program's to look after: a tracker of this worker's own would remove it when
+    the worker ends."""
+    if not _fresh and module._resource_tracker._fd is not None:
+        return  # a copy of the program has the program's
+    if setup["tracker"] is not None:
+        module._resource_tracker._fd = setup["tracker"]  # as multiprocessing's children do
+        return
+    for name in ("register", "unregister"):
+
+        def call(resource, kind, act=getattr(module, name)):
+            if kind != "shared_memory":
+                act(resource, kind)
+
+        setattr(module, name, call)
 
 
 def _adopt(process, setup):
