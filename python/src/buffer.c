@@ -8,9 +8,14 @@
  */
 #include "ypy.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
+#define LOOK_COUNT \
+    16 /* so many more blocks that workers use, or bytes in them, and a look is due */
+#define LOOK_BYTES ((size_t)16 << 20)
 #define LARGE_BYTES ((Py_ssize_t)1 << 20) /* the GIL is let go for a copy of that */
 
 /* --- making blocks ----------------------------------------------------------------------------- */
@@ -44,6 +49,8 @@ static struct {
     pthread_mutex_t lock;
     struct ypy_block **blocks; /* under lock, as all below */
     size_t count, room;
+    size_t bytes;                  /* in these blocks */
+    size_t look_count, look_bytes; /* when there are more, it is time to look through them */
 } kept = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -52,7 +59,7 @@ static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static void forget_all(void)
 {
     (void)pthread_mutex_init(&kept.lock, NULL);
-    kept.count = 0;
+    kept.count = kept.bytes = 0;
 }
 
 static void register_fork(void)
@@ -66,17 +73,39 @@ static bool is_let_go(struct ypy_block *block)
     return atomic_load_explicit(&block->attached, memory_order_acquire) == 0;
 }
 
-static bool is_among(int pid, const int *pids, size_t count)
+/* pids: who lives; NULL: ask the system. */
+static bool is_dead(int pid, const int *pids, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; pids != NULL && i < count; i++) {
         if (pids[i] == pid) {
-            return true;
+            return false;
         }
     }
-    return false;
+    return pids != NULL || pid <= 0 || (kill(pid, 0) != 0 && errno == ESRCH);
 }
 
-/* Under lock. Without memory for the list the block is lost: that is better than one freed early. */
+static void sweep_locked(const int *pids, size_t count)
+{
+    size_t left = 0;
+    size_t bytes = 0;
+    for (size_t i = 0; i < kept.count; i++) {
+        struct ypy_block *const block = kept.blocks[i];
+        /* relaxed: who wrote it is dead, or it does not matter. */
+        const int pid = atomic_load_explicit(&block->pid, memory_order_relaxed);
+        if (is_let_go(block) || is_dead(pid, pids, count)) {
+            yoke_shared_free(block);
+        } else {
+            bytes += yoke_shared_bytes(block);
+            kept.blocks[left++] = block;
+        }
+    }
+    kept.count = left;
+    kept.bytes = bytes;
+    kept.look_count = 2 * left + LOOK_COUNT;
+    kept.look_bytes = 2 * bytes + LOOK_BYTES;
+}
+
+/* Without memory for the list the block is lost: that is better than one freed early. */
 static void keep_locked(struct ypy_block *block)
 {
     if (kept.count == kept.room) {
@@ -89,6 +118,10 @@ static void keep_locked(struct ypy_block *block)
         kept.room = room;
     }
     kept.blocks[kept.count++] = block;
+    kept.bytes += yoke_shared_bytes(block);
+    if (kept.count > kept.look_count || kept.bytes > kept.look_bytes) {
+        sweep_locked(NULL, 0);
+    }
 }
 
 void ypy_blocks_give(struct ypy_block **blocks, size_t count)
@@ -108,18 +141,7 @@ void ypy_blocks_give(struct ypy_block **blocks, size_t count)
 void ypy_blocks_sweep(const int *pids, size_t count)
 {
     pthread_mutex_lock(&kept.lock);
-    size_t left = 0;
-    for (size_t i = 0; i < kept.count; i++) {
-        struct ypy_block *const block = kept.blocks[i];
-        /* relaxed: who wrote it is dead, or it does not matter. */
-        const int pid = atomic_load_explicit(&block->pid, memory_order_relaxed);
-        if (is_let_go(block) || (pids != NULL && !is_among(pid, pids, count))) {
-            yoke_shared_free(block);
-        } else {
-            kept.blocks[left++] = block;
-        }
-    }
-    kept.count = left;
+    sweep_locked(pids, count);
     pthread_mutex_unlock(&kept.lock);
 }
 

@@ -147,7 +147,8 @@ struct ypy_block *ypy_block_make(const Py_buffer *view);
 /* Blocks of a request that ended: freed, or kept on a list until their worker lets go or is dead.
  * GIL held. */
 void ypy_blocks_give(struct ypy_block **blocks, size_t count);
-/* Look through that list. pids: of the live workers of all pools, or NULL: free what is let go. */
+/* Look through that list, as ypy_blocks_give does now and then. pids: of the live workers of all
+ * pools; NULL: the system is asked who lives. */
 void ypy_blocks_sweep(const int *pids, size_t count);
 size_t ypy_blocks_kept(void); /* how many are on that list */
 

@@ -178,8 +178,8 @@ def steadiness(value):
         return SAME if importable(value.__name__) else CHANGES
     if kind is _BuiltinType:
         owner = getattr(value, "__self__", None)
-        return SAME if owner is None or isinstance(owner, _ModuleType) else CHANGES
-    if (kind.__module__, kind.__name__) in _STEADY:
+        return SAME if owner is None or isinstance(owner, (_ModuleType, type)) else CHANGES
+    if (kind.__module__, kind.__name__) in _STEADY or kind.__module__ == "dataclasses":
         return SAME
     enum = sys.modules.get("enum")
     if enum is not None and isinstance(value, enum.Enum):
