@@ -6,7 +6,7 @@
 # test_x.py (run by PYTHON). It runs in a session of its own, so that what it leaves running is
 # seen, killed and counted against it. 0 is passed, 77 skipped (the last line says why), all else failed. The limit is 60 seconds
 # or what the source asks for (`timeout: 120`), times SLOW. VIA is an emulator to run programs in.
-# What a test that passed says after `summary: ` is shown.
+# What a test that passed says after `summary: ` is shown. JOBS tests of Python (2) run at once.
 # Tests see YOKE (the command), EXAMPLES (a folder), BUILD, CC and VIA.
 set -u
 
@@ -87,32 +87,71 @@ run() { # test log: sets status, and why when it failed
     kill_session "$session"
 } 2>/dev/null
 
-[ $# -gt 0 ] || { echo 'run-tests: there is no such test' >&2; exit 1; }
-trap '[ -z "${session:-}" ] || kill_session "$session"; exit 130' INT TERM HUP
-for t; do
-    name=${t#tests/} && name=${name%.*}
-    log=$logs/$name
+one() { # test: runs it and says how it went; 0 passed, 77 skipped, else failed
+    local name=${1#tests/} log from took said
+    name=${name%.*} log=$logs/${name%.*}
     mkdir -p "${log%/*}" && rm -f "$log" "$log".report*
     sanitizers "$log"
     from=${EPOCHREALTIME/./}
-    run "$t" "$log"
+    run "$1" "$log"
     took=$(((${EPOCHREALTIME/./} - from) / 1000))
     case $status in
     0)
-        passed=$((passed + 1))
         said=$(sed -n 's/^summary: //p' "$log" | tail -n 1)
         printf 'ok    %s (%d ms)%s\n' "$name" "$took" "${said:+: $said}"
         ;;
     77)
-        skipped=$((skipped + 1))
         printf 'skip  %s: %s\n' "$name" "$(tail -n 1 "$log" | sed 's|^skipped: ||')"
         ;;
     *)
-        failed=$((failed + 1))
         printf 'FAIL  %s (%d ms): %s\n' "$name" "$took" "$why"
         tail -n 40 "$log" | sed 's/^/      | /'
         ;;
     esac
+    return "$status"
+}
+
+count() { # exit code of one
+    case $1 in
+    0) passed=$((passed + 1)) ;;
+    77) skipped=$((skipped + 1)) ;;
+    *) failed=$((failed + 1)) ;;
+    esac
+}
+
+stop() {
+    trap '' INT TERM HUP
+    [ -z "$(jobs -pr)" ] || kill -TERM $(jobs -pr) # tests beside it do the same
+    rm -f "${said:-}"
+    [ -z "${session:-}" ] || kill_session "$session"
+    wait
+    exit 130
+}
+
+[ $# -gt 0 ] || { echo 'run-tests: there is no such test' >&2; exit 1; }
+trap stop INT TERM HUP
+beside=0
+for t; do
+    # Tests of Python wait for most of their time.
+    if [[ $t == *.py ]]; then
+        [ "$beside" -lt "${JOBS:-2}" ] || { wait -n; count $?; beside=$((beside - 1)); }
+        (
+            trap stop INT TERM HUP
+            said=$(mktemp)
+            one "$t" >"$said"
+            code=$?
+            cat "$said" && rm "$said"
+            exit "$code"
+        ) &
+        beside=$((beside + 1))
+    else
+        one "$t"
+        count $?
+    fi
+done
+for ((; beside > 0; beside--)); do
+    wait -n
+    count $?
 done
 [ "$skipped" -eq 0 ] || more=", $skipped skipped"
 echo "$passed passed, $failed failed${more:-}"
