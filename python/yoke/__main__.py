@@ -42,6 +42,8 @@ def _run(command, as_json):
 
 def main(arguments):
     """The exit code: 0, 1 (something failed), 2 (usage)."""
+    if sys.stdout is None or sys.stderr is None:
+        return 1  # there is nobody to tell
     command, as_json = None, False
     for argument in arguments:
         if argument in ("-h", "--help"):
