@@ -7,6 +7,7 @@
  */
 #include "engine.h"
 
+#define KEPT_MAX 128
 #define SUBMIT_ROOM 128
 #define SLICE_NS 20000000LL
 
@@ -155,6 +156,33 @@ static int make_copies(struct ypy_core *core, yoke_pool_config *config)
     return rc;
 }
 
+/* boot_fd, and those that setup["fds"] names: what the image keeps. */
+struct kept {
+    int fds[KEPT_MAX];
+    size_t count;
+};
+
+static int read_kept(PyObject *setup, int boot_fd, struct kept *kept)
+{
+    kept->count = 0;
+    if (boot_fd >= 0) {
+        kept->fds[kept->count++] = boot_fd;
+    }
+    PyObject *const list = PyDict_GetItemString(setup, "fds");
+    const Py_ssize_t count = list != NULL && PyList_Check(list) ? PyList_GET_SIZE(list) : 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const long fd = PyLong_AsLong(PyList_GET_ITEM(list, i));
+        if (fd < 0 || kept->count == KEPT_MAX) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(PyExc_ValueError, "too many descriptors for the workers");
+            }
+            return -1;
+        }
+        kept->fds[kept->count++] = (int)fd;
+    }
+    return 0;
+}
+
 static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"setup",     "argv",   "env",    "boot_fd",
@@ -172,6 +200,10 @@ static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
     if (argv == Py_None && ypy_fork_check() != 0) {
         return NULL;
     }
+    struct kept kept;
+    if (read_kept(setup, boot_fd, &kept) != 0) {
+        return NULL;
+    }
     struct words argv_words, env_words = {0};
     if (read_words(argv, &argv_words) != 0 || read_words(env, &env_words) != 0) {
         free_words(&argv_words);
@@ -182,8 +214,8 @@ static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
         .kind = YOKE_PROCESSES,
         .image = argv != Py_None ? YOKE_EXEC : YOKE_SNAPSHOT,
         .workers = core->workers,
-        .keep_fds = boot_fd >= 0 ? &boot_fd : NULL,
-        .keep_fd_count = boot_fd >= 0,
+        .keep_fds = kept.count != 0 ? kept.fds : NULL,
+        .keep_fd_count = kept.count,
         .tasks_max = tasks_max,
         .limits = {.memory_bytes = (size_t)memory, .cpu_ns = cpu_ns},
         .argv = (const char *const *)argv_words.list,

@@ -275,9 +275,9 @@ static void deliver_no_memory(struct run *run, const char *what)
                     PyUnicode_New(0, 0));
 }
 
-static void deliver_exception(struct run *run)
+/* Takes the exception. */
+static void deliver_exception(struct run *run, PyObject *exc)
 {
-    PyObject *const exc = ypy_take_raised();
     PyObject *const text = ypy_traceback_text(exc);
     /* What it would keep alive are the frames of the task. */
     if (PyExceptionInstance_Check(exc)) {
@@ -296,10 +296,21 @@ static void deliver_exception(struct run *run)
     Py_DECREF(exc);
 }
 
+/* What is raised while the result is pickled counts as raised by the task. */
+static void deliver_no_result(struct run *run)
+{
+    PyObject *const exc = ypy_take_raised();
+    PyObject *const noted =
+        PyObject_CallMethod(exc, "add_note", "s", "(while the result of the task was pickled)");
+    PyErr_Clear();
+    Py_XDECREF(noted);
+    deliver_exception(run, exc);
+}
+
 static void deliver_value(struct run *run, PyObject *value)
 {
     if (ypy_put_bytes(&scratch, "R", 1) != 0 || ypy_put_value(run->state, &scratch, value) != 0) {
-        deliver_raised(run, "the result could not be pickled", NULL);
+        deliver_no_result(run);
     } else if (!deliver(run)) {
         deliver_no_memory(run, "result");
     }
@@ -389,7 +400,7 @@ static void run_call(struct run *run)
         run->fn, args.values, (size_t)args.nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, args.names);
     ypy_args_clear(&args);
     if (value == NULL) {
-        deliver_exception(run);
+        deliver_exception(run, ypy_take_raised());
     } else {
         deliver_value(run, value);
         Py_DECREF(value);

@@ -241,6 +241,10 @@ def hang_at_exit():
     return os.getpid()
 
 
+def put(queue):
+    queue.put(os.getpid())
+
+
 def on_signal(path):
     signal.signal(signal.SIGUSR1, lambda *_: pathlib.Path(path).write_text("handled"))
 
@@ -307,8 +311,9 @@ class Requests:
 
     def test_results_that_cannot_be_pickled(self):
         exc = self.ended(Stubborn, "pickle")
-        self.assertIsInstance(exc, yoke.TransferError)
+        self.assertIs(type(exc), ValueError)
         self.assertIn("not to be pickled", str(exc))
+        self.assertIn("while the result", str(exc.__notes__))
 
     def test_exceptions_that_cannot_be_pickled_are_told_as_text(self):
         exc = self.ended(raise_stubborn)
@@ -448,6 +453,38 @@ class Comforts:
             with yoke.Pool(workers=1, start=self.start) as pool:
                 pool.submit(event.set).result(WAIT)
             self.assertTrue(event.is_set())
+
+
+    def test_shared_memory_of_multiprocessing_outlives_workers(self):
+        for early in (True, False):  # the program's tracker runs before the pool, or after
+            program = kit.run(f"""
+                import os, yoke
+                def attach(name):
+                    from multiprocessing import shared_memory
+                    memory = shared_memory.SharedMemory(name)
+                    memory.buf[0] += 1
+                    memory.close()
+                    return os.getpid()
+                def create():
+                    from multiprocessing import shared_memory
+                    memory = shared_memory.SharedMemory(create=True, size=100)
+                    memory.close()
+                    return memory.name
+                pool = None if {early} else yoke.Pool(workers=1, start={self.start!r}, tasks_max=1)
+                from multiprocessing import shared_memory
+                memory = shared_memory.SharedMemory(create=True, size=100)
+                with pool or yoke.Pool(workers=1, start={self.start!r}, tasks_max=1) as pool:
+                    print(len(set(pool.map(attach, [memory.name] * 3, chunksize=1))))
+                    other = pool.submit(create).result()
+                    pool.submit(abs, 1).result()
+                other = shared_memory.SharedMemory(other)
+                other.close()
+                other.unlink()
+                print(memory.buf[0])
+                memory.close()
+                memory.unlink()
+            """)
+            self.assertEqual((program.code, program.out, program.err), (0, "3\n3\n", ""))
 
 
 # --- the end -------------------------------------------------------------------------------------
