@@ -107,6 +107,7 @@ static int open_locked(struct yk_heap *heap) YK_REQUIRES(heap->lock)
     }
     const struct yk_heap_handle made = {.base = base, .bytes = bytes};
     adopt(heap, &made, YK_OWNER_PROGRAM);
+    yk_barrier_prepare_early(); /* for the locks of the pools that will come */
     limit_set(heap, yk_memory_available("") / 4 * 3);
     return 0;
 }

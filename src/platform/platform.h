@@ -40,6 +40,9 @@ void yk_futex_wake(_Atomic uint32_t *word, int count, enum yk_scope scope);
 /* Get ready for yk_barrier_everywhere; false: this machine, or a tool that watches this program,
  * cannot do it. */
 bool yk_barrier_prepare(void);
+/* The same, but only if this thread is the only one so far: then it costs nothing, and milliseconds
+ * later on. */
+void yk_barrier_prepare_early(void);
 /* A full barrier on every CPU that runs a thread of this process, and here. False: it was refused
  * this time: no memory, or a filter of system calls that the program put on since. */
 bool yk_barrier_everywhere(void);

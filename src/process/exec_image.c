@@ -27,7 +27,7 @@ int64_t yk_exec_patience_ns = 120000000000LL;
 enum { VERDICT_NONE = 0, VERDICT_SERVES = 1 }; /* or an error, below 0 */
 
 struct yk_exec_card {
-    _Atomic int32_t verdict; /* first: see above */
+    _Atomic uint32_t verdict; /* an int32_t; first: see above */
     uint32_t range_count;
     struct yk_code_range ranges[MODULES_MAX];
 };
@@ -176,7 +176,7 @@ static int failure_of(int32_t verdict)
 static int32_t verdict_of(const struct yk_exec_start *start)
 {
     /* SYNC(exec-verdict) acquire: sees the card filled in, and the template at work. */
-    return atomic_load_explicit(&start->card->verdict, memory_order_acquire);
+    return (int32_t)atomic_load_explicit(&start->card->verdict, memory_order_acquire);
 }
 
 int yk_exec_look(struct yk_exec_start *start)
@@ -205,8 +205,10 @@ int yk_exec_await(struct yk_exec_start *start)
         if (rc != -EAGAIN) {
             return rc;
         }
-        /* A death ends the wait at once; a verdict is seen a moment later. */
-        (void)yk_pidfd_ended(start->pidfd, yk_clock_ns() + LOOK_SLICE_NS);
+        /* That it serves ends the wait at once; a death, or another verdict, is seen a moment
+         * later. */
+        (void)yk_futex_wait(&start->card->verdict, VERDICT_NONE, yk_clock_ns() + LOOK_SLICE_NS,
+                            YK_SHARED);
     }
 }
 
@@ -356,6 +358,7 @@ int yk_exec_serve(const char *text, uint64_t layout, yk_image_entry *entry)
     yk_image_settle((int)ticket.program, &heap);
     /* SYNC(exec-verdict) release: publishes the card. After this the card is gone. */
     atomic_store_explicit(&card->verdict, VERDICT_SERVES, memory_order_release);
+    yk_futex_wake(&card->verdict, 1, YK_SHARED);
     yk_template_serve(ctl, entry);
 }
 

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
+#include <sys/single_threaded.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -59,6 +60,13 @@ bool yk_barrier_prepare(void)
 #endif
 #endif
     return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
+}
+
+void yk_barrier_prepare_early(void)
+{
+    if (__libc_single_threaded != 0) {
+        (void)yk_barrier_prepare();
+    }
 }
 
 bool yk_barrier_everywhere(void)
