@@ -90,13 +90,22 @@ class Pool(Executor):
     ) -> Literal[False]: ...
 
 class WorkerDied(BrokenProcessPool):
-    signal: int
+    signal: int | None
     exit_code: int | None
     task: str | None
     traceback: str | None
+    def __init__(
+        self,
+        *args: object,
+        signal: int | None = None,
+        exit_code: int | None = None,
+        task: str | None = None,
+        traceback: str | None = None,
+    ) -> None: ...
 
 class TaskTimeout(TimeoutError):
     task: str | None
+    def __init__(self, *args: object, task: str | None = None) -> None: ...
 
 class TransferError(BrokenProcessPool): ...
 class PoolBroken(BrokenProcessPool): ...

@@ -6,6 +6,7 @@ the core is then closed, the work it has is done, and the thread ends. At the en
 work that was handed in is finished first, as in concurrent.futures; but it says what it waits for,
 and Ctrl-C ends it.
 """
+import concurrent.futures
 import marshal
 import os
 import sys
@@ -223,7 +224,16 @@ class Runner:
         frame = sys._getframe()
         while frame.f_back is not None and frame.f_globals.get("__package__") == "yoke":
             frame = frame.f_back  # what it holds lives as long as the pool, so not the pool itself
-        self._setup["snapshot"] = Snapshot(frame)
+        snapshot = Snapshot(frame)
+        # Pools are of no use to workers, and would not end while nobody holds them.
+        for number, value in enumerate(snapshot.objects):
+            if isinstance(value, concurrent.futures.Executor):
+                del snapshot.numbers[id(value)]
+                snapshot.objects[number] = None
+        for name, value in list(snapshot.main.items()):
+            if isinstance(value, concurrent.futures.Executor):
+                del snapshot.main[name]
+        self._setup["snapshot"] = snapshot
 
     def _await_ready(self):
         try:

@@ -25,6 +25,7 @@ from yoke._pool import in_worker, initializer_of
 __all__ = ["ProcessPoolExecutor"]
 
 _WORKERS_MAX = 1024
+_FIRST_S = 1.0  # so long is long enough for a worker to take its first call
 _TERMINATE = "terminate"
 _KILL = "kill"
 
@@ -133,6 +134,16 @@ class _Worker:
             os.close(self.sentinel)
 
 
+class _CallQueue:
+    """There is none, so it has no thread."""
+
+    def close(self):
+        pass
+
+    def join_thread(self):
+        pass
+
+
 class ProcessPoolExecutor(concurrent.futures.Executor):
     """As concurrent.futures.ProcessPoolExecutor.
 
@@ -157,7 +168,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             raise ValueError(f"max_workers must be <= {_WORKERS_MAX}")
         self._max_workers = max_workers
         self._initializer, self._initargs = initializer_of(initializer, initargs)
-        self._mp_context = mp_context
+        self._given_context = mp_context
         start = _start_of(mp_context)
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
@@ -178,6 +189,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         self._breakage = False
         self._shutdown_thread = False
         self._workers = {}
+        self._first = None  # a weak reference to the first future
 
     def _begin(self):
         """Start the workers, once."""
@@ -187,7 +199,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             if self._core is not None:
                 return
             if self._shutdown_thread:
-                raise self._closed()
+                self._refuse()
             if in_worker():
                 from yoke._serial import Core
 
@@ -197,18 +209,14 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             setup, uses = make_setup(core, self._max_workers, self._start,
                                      initializer=self._initializer, initargs=self._initargs)
             runner = Runner(core, setup, uses, (self._max_tasks_per_child or 0, 0, 0))
-            runner.begin(self._start)
+            try:
+                runner.begin(self._start)
+            except concurrent.futures.BrokenExecutor as exc:
+                self._breakage = str(exc)
+                raise
             runner.belongs_to(self)
             self._runner = runner
             self._core = core
-
-    @staticmethod
-    def _closed():
-        from yoke._collector import exiting
-        from yoke._errors import PoolClosed
-
-        end = "interpreter shutdown" if exiting() else "shutdown"
-        return PoolClosed(f"cannot schedule new futures after {end}")
 
     def submit(self, fn, /, *args, **kwargs):
         """Hand in fn(*args, **kwargs); returns its concurrent.futures.Future."""
@@ -216,14 +224,26 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             self._refuse()
         if self._core is None:
             self._begin()
-        return self._core.submit(fn, args, kwargs or None, None, 0)
+        try:
+            future = self._core.submit(fn, args, kwargs or None, None, 0)
+        except RuntimeError as exc:
+            if type(exc).__name__ == "PoolClosed":
+                self._refuse()
+            raise
+        if self._first is None:
+            self._first = weakref.ref(future)
+        return future
 
     def _refuse(self):
+        """As the standard library says it."""
         if self._breakage:
             from yoke._errors import PoolBroken
 
             raise PoolBroken(self._breakage)
-        raise self._closed()
+        from yoke._collector import exiting
+
+        end = "shutdown" if self._shutdown_thread or not exiting() else "interpreter shutdown"
+        raise RuntimeError(f"cannot schedule new futures after {end}")
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
         """As Executor.map: everything is handed in at once, and results come in order.
@@ -258,11 +278,23 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             self._shutdown_thread = True
         runner = self._runner
         if runner is not None:
+            if wait and cancel_futures:
+                self._await_first()
             runner.close(cancel_futures)
             if wait:
                 runner.join()
             self._runner = None
             self._workers = None
+
+    def _await_first(self):
+        """The standard library lets calls run that workers have got: wait until they have one."""
+        until = time.monotonic() + _FIRST_S
+        self._runner.ready.wait()
+        while time.monotonic() < until:
+            first = self._first() if self._first is not None else None
+            if first is None or first.running() or first.done():
+                return
+            time.sleep(0.001)
 
     def _force_shutdown(self, operation):
         if operation not in (_TERMINATE, _KILL):
@@ -295,6 +327,19 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         return False
 
     # What programs and tests read of the standard library's, by these names.
+
+    @property
+    def _mp_context(self):
+        if self._given_context is None:
+            import multiprocessing
+
+            spawns = self._max_tasks_per_child is not None
+            self._given_context = multiprocessing.get_context("spawn" if spawns else None)
+        return self._given_context
+
+    @property
+    def _call_queue(self):
+        return _CallQueue() if self._runner is not None or self._core is None else None
 
     @property
     def _executor_manager_thread(self):

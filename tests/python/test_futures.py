@@ -54,7 +54,8 @@ def touch(path, name, seconds=0):
 
 
 def wait_for(path):
-    while not os.path.exists(path):
+    end = time.monotonic() + WAIT
+    while not os.path.exists(path) and time.monotonic() < end:
         time.sleep(0.002)
 
 
@@ -93,10 +94,10 @@ class Same:
         return executor
 
     def setUp(self):
-        self.executor = self.make(2)
         folder = tempfile.TemporaryDirectory()
         self.path = folder.name
         self.addCleanup(folder.cleanup)
+        self.executor = self.make(2)
 
     def test_arguments(self):
         for bad in (0, -1):

@@ -44,7 +44,10 @@ def die_at(x, at):
 
 def wait_for(path, x):
     """The first waits for a file that appears later."""
+    end = time.monotonic() + WAIT / 2
     while x == 0 and not os.path.exists(path):
+        if time.monotonic() > end:
+            raise TimeoutError(path)
         time.sleep(0.002)
     return x
 

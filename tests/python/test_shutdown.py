@@ -31,7 +31,8 @@ def begun_sleep(path, seconds=60):
 
 
 def wait_for(path):
-    while not os.path.exists(path):
+    end = time.monotonic() + WAIT
+    while not os.path.exists(path) and time.monotonic() < end:
         time.sleep(0.002)
     return path
 
