@@ -249,6 +249,26 @@ def make_cached(function, maxsize, typed):
     return functools.lru_cache(maxsize, typed)(function)
 
 
+def make_cached_property(function, name):
+    import functools
+
+    made = functools.cached_property(function)
+    if name is not None:
+        made.__set_name__(None, name)
+    return made
+
+
+def make_dispatcher(base):
+    import functools
+
+    return functools.singledispatch(base)
+
+
+def set_dispatcher(function, table):
+    for cls, handler in table.items():
+        function.register(cls, handler)
+
+
 def load_module(name):
     __import__(name)
     return sys.modules[name]

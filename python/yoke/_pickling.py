@@ -28,13 +28,16 @@ from yoke._loading import (
     load_of_snapshot,
     main_globals,
     make_cached,
+    make_cached_property,
     make_cell,
+    make_dispatcher,
     make_function,
     make_named,
     new_globals,
     parent_object,
     parent_snapshot_object,
     sent,
+    set_dispatcher,
     set_function,
     snapshot_object,
 )
@@ -115,6 +118,19 @@ class NeedsCloudpickle(Exception):
     """There is something in it that only cloudpickle can do."""
 
 
+def _dispatch_code():
+    """That of what functools.singledispatch makes; nobody makes any without functools."""
+    global _dispatch
+    if _dispatch is None:
+        functools = sys.modules.get("functools")
+        if functools is not None:
+            _dispatch = functools.singledispatch(_dispatch_code).__code__
+    return _dispatch
+
+
+_dispatch = None
+
+
 class _Space:
     """Stands for a dict of globals in a pickle."""
 
@@ -154,6 +170,8 @@ class _Reducer:
             return self.module(obj)
         if kind.__module__ == "dataclasses":
             return self.constant(obj)
+        if kind.__module__ == "functools" and kind.__qualname__ == "cached_property":
+            return make_cached_property, (obj.func, obj.attrname)  # it may have a lock
         return self.other(obj)
 
     def other(self, obj):
@@ -212,6 +230,8 @@ class _Reducer:
     def by_value(self, function):
         """A function as its code and what it reads."""
         code = function.__code__
+        if code is _dispatch_code():
+            return self.dispatcher(function)
         packed = self.codes.get(id(code))
         if packed is None:
             packed = self.codes[id(code)] = marshal.dumps(code)
@@ -219,6 +239,13 @@ class _Reducer:
         closure = function.__closure__
         made = (self.number_of(function), packed, space, closure)
         return make_function, made, self.state_of(function, space), None, None, set_function
+
+    def dispatcher(self, function):
+        """One of functools.singledispatch, whose closure has weak references."""
+        self.watch_value(function.registry)
+        table = dict(function.registry)
+        base = table.pop(object)
+        return make_dispatcher, (base,), table, None, None, set_dispatcher
 
     def state_of(self, function, space):
         names, words = reads(function.__code__)
@@ -414,8 +441,9 @@ class _DefinitionReducer(_Reducer):
     def watch(self, function, key, value):
         steady = steadiness(value)
         if steady == CHANGES:
-            if type(key) is int and importable(function.__globals__.get("__name__")):
-                return  # in the closure of a library's function: its own business
+            library = importable(function.__globals__.get("__name__"))
+            if isinstance(self.root, type) and type(key) is int and library:
+                return  # what a library made for the class has in its closure: its own business
             if self.snapshot is None or self.snapshot.find(value) is None:
                 self.changes = True
                 return
@@ -520,16 +548,18 @@ def _pickle_definition(pickler, obj, snapshot):
     doing = _doing.get(_thread.get_ident(), ())
     file = BytesIO()
     made = pickler(file, obj, snapshot, doing)
+    failure = None
     try:
         data = _dumped(made, file, obj)
     except (NeedsCloudpickle, TypeError, AttributeError, PicklingError) as exc:
-        what = exc.args[0] if isinstance(exc, NeedsCloudpickle) else obj
+        failure = exc
+    if failure is not None:
+        needed = isinstance(failure, NeedsCloudpickle)
         try:
-            pickler = _cloud(_DefinitionReducer, what)
-        except PicklingError:
-            if isinstance(exc, NeedsCloudpickle):
-                raise
-            raise exc from None
+            pickler = _cloud(_DefinitionReducer, failure.args[0] if needed else obj)
+        except PicklingError as exc:
+            failure = exc if needed else failure
+            raise failure from None
         file = BytesIO()
         made = pickler(file, obj, snapshot, doing)
         data = _dumped(made, file, obj)
@@ -591,6 +621,9 @@ def define(obj, snapshot=None):
     _doing[thread] = (*before, id(obj))
     try:
         data, made = _pickle_definition(_DefinitionPickler, obj, snapshot)
+    except Exception as exc:
+        exc.add_note(f"This is in {name}, which must be sent itself: workers cannot import it.")
+        raise
     finally:
         if before:
             _doing[thread] = before

@@ -382,6 +382,60 @@ class Classes:
                 check(p.submit(make).result().twice(), 8)
         """)
 
+    def test_what_classes_and_modules_hold(self):
+        self.run_main("""
+            import logging, re
+            log, pattern = logging.getLogger("x"), re.compile("a+")
+            class Slots:
+                __slots__ = ("a", "__weakref__")
+                def __init__(self, a): self.a = a
+                def get(self): return self.a
+            class Lazy:
+                @functools.cached_property
+                def five(self): return 5
+                @functools.lru_cache
+                def same(self, n): return n
+                @functools.singledispatchmethod
+                def kind(self, x): return "any"
+                @kind.register
+                def _(self, x: int): return "int"
+            @functools.singledispatch
+            def kind(x): return "any"
+            @kind.register
+            def _(x: Slots): return "slots"
+            class Root:
+                known = {}
+                def __init_subclass__(cls, **more): Root.known[cls.__name__] = cls
+            class Leaf(Root): pass
+            class Error(Exception):
+                def __init__(self, text, *, code): super().__init__(text); self.code = code
+                def __reduce__(self): return rebuild, (self.args[0], self.code)
+            def rebuild(text, code): return Error(text, code=code)
+            def fail(): raise Error("e", code=3)
+            def uses_log(): log.debug("x"); return pattern.match("aab").group()
+            def typed(x: "Slots", y: Slots = Slots(2)) -> Slots: return Slots(x + y.a)
+            def steps(n): yield from range(n)
+            async def later(): return 4
+            def run():
+                import asyncio
+                return asyncio.run(later())
+            with pool() as p:
+                check(p.submit(uses_log).result(), "aa")
+                check(p.submit(Slots(4).get).result(), 4)
+                check(p.submit(lambda: (Lazy().five, Lazy().same(3), Lazy().kind(1), Lazy().kind("")))
+                      .result(), (5, 3, "int", "any"))
+                check((p.submit(kind, 1).result(), p.submit(kind, Slots(1)).result()), ("any", "slots"))
+                check(p.submit(lambda: (sorted(Root.known), Root.known["Leaf"] is Leaf)).result(),
+                      (["Leaf"], True))
+                exc = p.submit(fail).exception()
+                check((type(exc) is Error, exc.args, exc.code), (True, ("e",), 3))
+                check(p.submit(typed, 1).result().a, 3)
+                check(p.submit(lambda: list(steps(3))).result(), [0, 1, 2])
+                check(p.submit(run).result(), 4)
+                back = p.submit(lambda x: x, {"k": [Slots, Leaf, Root, typed, sys, int]}).result()
+                check(back, {"k": [Slots, Leaf, Root, typed, sys, int]})
+        """)
+
     def test_a_redefined_class_is_another(self):
         self.run_main("""
             class A:
