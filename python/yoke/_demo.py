@@ -112,10 +112,10 @@ def _squares_verdict(seconds, cpus):
         return f"Threads are {times_text(threads)} as fast as one loop, {why}."
     start = max(0.0, seconds["processes, started for it"] - seconds["processes"])
     pays = start / (1 - 1 / processes)
-    return (f"Take processes, yoke.Pool: {times_text(processes)}. Threads are {times_text(threads)}, "
-            "since the GIL lets one of them run Python code at a time. Starting the processes took "
-            f"{time_text(start)}, so they pay from about {time_text(pays)} of work on; or make "
-            "the pool once and use it again.")
+    return (f"Take processes, yoke.Pool: {times_text(processes)}. Threads are "
+            f"{times_text(threads)}, since the GIL lets one of them run Python code at a time. To "
+            f"start and end the processes took {time_text(start)}, so they pay from about "
+            f"{time_text(pays)} of work on; or make the pool once and use it again.")
 
 
 # --- 2. downloads --------------------------------------------------------------------------------
@@ -176,8 +176,8 @@ def _downloads_verdict(seconds, cpus, figures):
     threads = serial / seconds["a thread each"]
     if threads < _PAYS:
         return f"Threads did not help here: {times_text(threads)}. Try again on a quieter machine."
-    text = (f"Take threads: {times_text(threads)} on {cpus} CPU{'s' * (cpus != 1)}. Who waits needs "
-            "no CPU, and no GIL.")
+    text = (f"Take threads: {times_text(threads)} on {cpus} CPU{'s' * (cpus != 1)}. Who waits "
+            "needs no CPU, and no GIL.")
     thread, process = figures[1], figures[2]
     cheaper = (thread["start_seconds"] < process["start_seconds"]
                and thread["memory_bytes"] < process["memory_bytes"])
@@ -208,12 +208,12 @@ def _faults(screen):
         again = [_again(pool) for _ in range(20)]
     for fault in faults:
         screen.item(f"call {fault['call']}: {fault['exception']}: {fault['text']}")
-    verdict = (f"{good} of {count} results are right, and {len(faults)} calls ended in an exception "
-               f"of their own. The pool went on: a call takes {time_text(statistics.median(again))}. "
-               "In threads the first two would have ended the program, and nothing could end the "
+    verdict = (f"{good} of {count} results are right, and {len(faults)} calls ended in an "
+               "exception of their own. The pool went on: a call takes "
+               f"{time_text(statistics.median(again))}. In threads the first two would have ended the program, and nothing could end the "
                "third.")
     if good + len(faults) != count or len(faults) != 3:
-        verdict = f"{good} of {count} results are right, with {len(faults)} faults: that is an error."
+        verdict = f"{good} of {count} results are right, {len(faults)} faults: that is an error."
     screen.verdict(verdict)
     return {"name": "faults", "calls": count, "right": good, "faults": faults, "verdict": verdict}
 

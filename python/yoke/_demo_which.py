@@ -192,10 +192,11 @@ def run(screen):
     with work.Server() as server:
         screen.busy("one after the other")
         work.download(server.port)
-        pages = work.measure({"": lambda: [work.download(server.port) for _ in range(work.PAGES)]}, 1)
+        one_by_one = {"pages": lambda: [work.download(server.port) for _ in range(work.PAGES)]}
+        pages = work.measure(one_by_one, 1)["pages"]
         for name, way in _ways().items():
             screen.busy(name)
-            figures[name] = _measure(way, workers, server.port, pages[""])
+            figures[name] = _measure(way, workers, server.port, pages)
     verdicts = show(screen, figures, workers, cpus)
     return {"yoke": yoke.__version__, "cpus": cpus, "gil": has_gil(), "workers": workers,
             "ways": figures, "verdicts": verdicts}
@@ -233,7 +234,8 @@ def _verdicts(figures, cpus):
         yield ("Computes in C code that lets the GIL go (numpy, hashlib, zlib): threads, "
                f"{times_text(threads['hashes'])} here, and nothing has to be sent.")
     if threads["squares"] >= _PAYS and not has_gil():
-        yield f"Computes in Python code: threads, {times_text(threads['squares'])}: there is no GIL."
+        yield ("Computes in Python code: threads, since there is no GIL: "
+               f"{times_text(threads['squares'])}.")
     elif fresh["squares"] >= _PAYS:
         yield (f"Computes in Python code: processes, {times_text(fresh['squares'])} here; threads "
                f"{times_text(threads['squares'])}. A map costs {time_text(fresh['item'])} for each "

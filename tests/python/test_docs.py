@@ -2,7 +2,8 @@
 """The programs in the documentation, each run as a script of its own.
 
 Idea: what stands after `# ->` is what that line prints, so a block's output must be these texts, in
-their order (`...` stands for any line). A program has a deadline; what it writes to stderr is shown when it fails.
+their order (`...` stands for any line). A program has a deadline; what it writes to stderr is shown
+when it fails.
 timeout: 180
 """
 import os
