@@ -36,7 +36,8 @@ struct ypy_block *ypy_block_make(const Py_buffer *view)
     if (view->len < LARGE_BYTES) {
         memcpy(block + 1, view->buf, (size_t)view->len);
     } else {
-        Py_BEGIN_ALLOW_THREADS memcpy(block + 1, view->buf, (size_t)view->len);
+        Py_BEGIN_ALLOW_THREADS
+        memcpy(block + 1, view->buf, (size_t)view->len);
         Py_END_ALLOW_THREADS
     }
     return block;
@@ -156,7 +157,8 @@ size_t ypy_blocks_kept(void)
 /* --- the object -------------------------------------------------------------------------------- */
 
 struct buffer {
-    PyObject_HEAD char *start;
+    PyObject_HEAD
+    char *start;
     Py_ssize_t bytes;
     bool readonly;
     struct ypy_block *block; /* what it holds: one of these two */

@@ -128,7 +128,8 @@ static int make_pool(struct ypy_core *core, const yoke_pool_config *config)
 {
     yoke_pool *pool = NULL;
     int rc;
-    Py_BEGIN_ALLOW_THREADS rc = yoke_pool_create(config, &pool);
+    Py_BEGIN_ALLOW_THREADS
+    rc = yoke_pool_create(config, &pool);
     if (rc == 0) {
         pthread_mutex_lock(&core->lock);
         core->pool = pool;
@@ -137,7 +138,8 @@ static int make_pool(struct ypy_core *core, const yoke_pool_config *config)
         (void)pthread_cond_broadcast(&core->changed);
         pthread_mutex_unlock(&core->lock);
     }
-    Py_END_ALLOW_THREADS return rc;
+    Py_END_ALLOW_THREADS
+    return rc;
 }
 
 /* start="fork". What other threads close meanwhile is not there to be kept. */
@@ -407,9 +409,10 @@ static PyObject *core_join(PyObject *self, PyObject *timeout)
         Py_RETURN_TRUE;
     }
     for (bool over = false;;) {
-        Py_BEGIN_ALLOW_THREADS over = await_over(core, until_ns);
-        Py_END_ALLOW_THREADS if (over || PyErr_CheckSignals() != 0 || yoke_now_ns() >= until_ns)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        over = await_over(core, until_ns);
+        Py_END_ALLOW_THREADS
+        if (over || PyErr_CheckSignals() != 0 || yoke_now_ns() >= until_ns) {
             return PyErr_Occurred() ? NULL : PyBool_FromLong(over);
         }
     }
@@ -515,7 +518,8 @@ static void core_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (core->generation == ypy_generation()) {
         if (core->pool != NULL) { /* nobody drove it */
-            Py_BEGIN_ALLOW_THREADS(void) yoke_pool_destroy(core->pool, 0);
+            Py_BEGIN_ALLOW_THREADS(void)
+            yoke_pool_destroy(core->pool, 0);
             Py_END_ALLOW_THREADS
         }
         ypy_desk_free(core->desk);

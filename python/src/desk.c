@@ -340,19 +340,19 @@ PyObject *ypy_write_whole(PyObject *module, PyObject *args)
     int rc = -1;
     bool raised = false;
     bool locked = false;
-    Py_BEGIN_ALLOW_THREADS locked = lock_stream(fd);
-    Py_END_ALLOW_THREADS do
-    {
+    Py_BEGIN_ALLOW_THREADS
+    locked = lock_stream(fd);
+    Py_END_ALLOW_THREADS
+    do {
         int error = 0;
-        Py_BEGIN_ALLOW_THREADS rc =
-            write_all(fd, (const char *)data.buf + written, (size_t)data.len - written, &written);
+        Py_BEGIN_ALLOW_THREADS
+        rc = write_all(fd, (const char *)data.buf + written, (size_t)data.len - written, &written);
         error = errno;
-        Py_END_ALLOW_THREADS errno = error;
+        Py_END_ALLOW_THREADS
+        errno = error;
         raised = rc != 0 && error == EINTR && PyErr_CheckSignals() != 0;
         errno = error;
-    }
-    while (rc != 0 && errno == EINTR && !raised)
-        ;
+    } while (rc != 0 && errno == EINTR && !raised);
     if (locked) {
         unlock_stream(fd);
     }

@@ -8,6 +8,15 @@
 
 #include <stdarg.h>
 
+void ypy_outcomes_load(struct ypy_core *core)
+{
+    PyObject *const module = PyImport_ImportModule("yoke._outcomes");
+    PyErr_Clear();
+    if (module != NULL) {
+        Py_XSETREF(core->state->outcomes, module);
+    }
+}
+
 PyObject *ypy_outcome(struct ypy_core *core, const char *name, const char *format, ...)
 {
     struct ypy_state *const state = core->state;

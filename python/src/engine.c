@@ -450,7 +450,8 @@ static void wait_for_any(struct ypy_core *core)
 
 int ypy_core_wait_any(struct ypy_core *core)
 {
-    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&core->lock);
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&core->lock);
     if (core->pool == NULL) {
         ypy_core_await_change(core, yoke_now_ns() + SLICE_NS);
     } else {
@@ -461,15 +462,17 @@ int ypy_core_wait_any(struct ypy_core *core)
         }
     }
     pthread_mutex_unlock(&core->lock);
-    Py_END_ALLOW_THREADS return PyErr_CheckSignals() != 0 ? -1 : 0;
+    Py_END_ALLOW_THREADS
+    return PyErr_CheckSignals() != 0 ? -1 : 0;
 }
 
 int ypy_call_wait(struct ypy_core *core, struct ypy_call *call, int64_t until_ns)
 {
     int rc;
-    Py_BEGIN_ALLOW_THREADS rc = wait_step(core, call, until_ns);
-    Py_END_ALLOW_THREADS if (PyErr_CheckSignals() != 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    rc = wait_step(core, call, until_ns);
+    Py_END_ALLOW_THREADS
+    if (PyErr_CheckSignals() != 0) {
         return -1;
     }
     return rc == -ETIMEDOUT && yoke_now_ns() >= until_ns ? rc : 0;
@@ -614,7 +617,7 @@ static bool is_through(const struct ypy_core *core)
     return core->closed && core->pending == 0;
 }
 
-/* Lock held; no GIL. Returns when something has ended, or all is over. */
+/* Lock held; no GIL. Returns when something has ended, or all is over; and once when it is idle. */
 static void await_ends(struct ypy_core *core)
 {
     for (unsigned idle = 0; core->ended.first == NULL && !is_through(core);) {
@@ -623,6 +626,10 @@ static void await_ends(struct ypy_core *core)
             return;
         }
         idle = core->pending == 0 ? idle + 1 : 0;
+        if (idle > LINGER_LOOKS && !core->rested) {
+            core->rested = true;
+            return;
+        }
         if (idle > LINGER_LOOKS) {
             core->asleep = true;
             while (core->asleep && !is_through(core)) {
@@ -663,12 +670,17 @@ static bool end_pool(struct ypy_core *core)
 int ypy_core_drive(struct ypy_core *core)
 {
     for (bool over = false; !over;) {
-        Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&core->lock);
+        Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&core->lock);
         await_ends(core);
         over = is_through(core);
         pthread_mutex_unlock(&core->lock);
         over = over && end_pool(core);
-        Py_END_ALLOW_THREADS ypy_core_resolve_all(core);
+        Py_END_ALLOW_THREADS
+        ypy_core_resolve_all(core);
+        if (core->rested && core->state->outcomes == NULL) {
+            ypy_outcomes_load(core); /* now, while there are time and descriptors */
+        }
     }
     ypy_blocks_sweep(NULL, 0);
     return 0;

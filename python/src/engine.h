@@ -65,7 +65,8 @@ struct ypy_list {
 enum ypy_phase { YPY_STARTING, YPY_RUNNING, YPY_FAILED, YPY_ENDING, YPY_OVER };
 
 struct ypy_core {
-    PyObject_HEAD struct ypy_state *state;
+    PyObject_HEAD
+    struct ypy_state *state;
     unsigned workers;
     uint64_t generation; /* of the process that made it */
     struct ypy_desk *desk;
@@ -81,6 +82,7 @@ struct ypy_core {
     enum ypy_phase phase;
     bool closed;      /* takes no new calls */
     bool asleep;      /* the collector sleeps until it is told */
+    bool rested;      /* it had nothing to do once */
     bool cancelling;  /* nothing begins any more */
     unsigned watched; /* futures into which somebody looks */
     size_t pending;   /* calls not resolved */
@@ -146,6 +148,9 @@ bool ypy_call_runs(const struct ypy_call *call);
 /* yoke._outcomes.NAME(...) with arguments as for Py_BuildValue: an exception, a new reference, or
  * NULL and another exception. */
 PyObject *ypy_outcome(struct ypy_core *core, const char *name, const char *format, ...);
+
+/* Import that module, which is slow. */
+void ypy_outcomes_load(struct ypy_core *core);
 
 /* How a call that has ended did. */
 struct ypy_end {

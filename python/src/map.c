@@ -7,6 +7,8 @@
  */
 #include "map.h"
 
+#define LATE_NS 2000000LL /* after that more is handed in, though nothing could be given out */
+
 static struct ypy_map *of(PyObject *self)
 {
     return (struct ypy_map *)self;
@@ -165,7 +167,18 @@ static int await_turn(struct ypy_map *map)
         ypy_call_resolve(core, call);
         return 0;
     }
-    return ypy_call_wait(core, call, YOKE_FOREVER) == -1 ? -1 : 0;
+    /* While it is late, others end, and there is room for more. */
+    const int64_t until_ns = map->exhausted ? YOKE_FOREVER : yoke_now_ns() + LATE_NS;
+    const int rc = ypy_call_wait(core, call, until_ns);
+    map->late = rc == -ETIMEDOUT;
+    return rc == -1 ? -1 : 0;
+}
+
+static bool wants_more(const struct ypy_map *map)
+{
+    const size_t window = ypy_map_window(map);
+    return !map->exhausted &&
+           (map->late ? map->outstanding < window : 2 * map->outstanding <= window);
 }
 
 /* A result, NULL with an exception, or NULL without: it is over. */
@@ -187,8 +200,7 @@ static PyObject *next_result(struct ypy_map *map)
             detach(map, call);
             ypy_call_free(map->core, call);
         }
-        if (!map->exhausted && 2 * map->outstanding <= ypy_map_window(map) &&
-            ypy_map_fill(map) != 0) {
+        if (wants_more(map) && ypy_map_fill(map) != 0) {
             return NULL;
         }
         if (map->first == NULL) {
@@ -210,9 +222,10 @@ static int enter(struct ypy_map *map)
     }
     PyLockStatus got = PyThread_acquire_lock_timed(map->turn, 0, 0);
     while (got != PY_LOCK_ACQUIRED) {
-        Py_BEGIN_ALLOW_THREADS got = PyThread_acquire_lock_timed(map->turn, -1, 1);
-        Py_END_ALLOW_THREADS if (got == PY_LOCK_INTR && PyErr_CheckSignals() != 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        got = PyThread_acquire_lock_timed(map->turn, -1, 1);
+        Py_END_ALLOW_THREADS
+        if (got == PY_LOCK_INTR && PyErr_CheckSignals() != 0) {
             return -1;
         }
     }

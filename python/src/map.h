@@ -7,10 +7,12 @@
 #include "engine.h"
 
 struct ypy_map {
-    PyObject_HEAD struct ypy_core *core;
+    PyObject_HEAD
+    struct ypy_core *core;
     PyObject *definition;
     PyObject *iterators; /* tuple; NULL: no more items are wanted */
     bool star, unordered, fixed, exhausted;
+    bool late;               /* the first batch is */
     PyThread_type_lock turn; /* held by the thread that is in it */
     unsigned long taker;     /* that thread, or 0 */
     int64_t timeout_ns;

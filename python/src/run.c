@@ -210,9 +210,9 @@ static bool deliver_in_block(struct run *run)
     const size_t bytes = ypy_out_total(&scratch);
     char *block = NULL;
     Py_BEGIN_ALLOW_THREADS /* it comes as zeros, which takes its time when it is large */
-        block = yoke_task_result(run->task, bytes);
-    Py_END_ALLOW_THREADS if (block != NULL)
-    {
+    block = yoke_task_result(run->task, bytes);
+    Py_END_ALLOW_THREADS
+    if (block != NULL) {
         ypy_out_copy(&scratch, block);
         run->in_block = true;
     }

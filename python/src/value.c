@@ -98,7 +98,8 @@ static void copy_view(char *to, const Py_buffer *view)
         memcpy(to, view->buf, (size_t)view->len);
         return;
     }
-    Py_BEGIN_ALLOW_THREADS memcpy(to, view->buf, (size_t)view->len);
+    Py_BEGIN_ALLOW_THREADS
+    memcpy(to, view->buf, (size_t)view->len);
     Py_END_ALLOW_THREADS
 }
 

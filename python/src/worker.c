@@ -120,7 +120,9 @@ static PyObject *loop(PyObject *module, PyObject *unused)
             rc = sleep_for_task(current);
             turn_ns = yoke_now_ns();
         } else if (yoke_now_ns() - turn_ns > TURN_NS) {
-            Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS turn_ns = yoke_now_ns();
+            Py_BEGIN_ALLOW_THREADS
+            Py_END_ALLOW_THREADS
+            turn_ns = yoke_now_ns();
         }
         if (rc == YOKE_ECLOSED || (rc == -EINTR && run_handlers())) {
             break;

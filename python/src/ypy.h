@@ -178,7 +178,8 @@ struct ypy_definition_block {
 
 /* The Python object that owns it; in a worker, what was loaded from it. */
 struct ypy_definition {
-    PyObject_HEAD struct ypy_definition_block *block; /* NULL in a worker */
+    PyObject_HEAD
+    struct ypy_definition_block *block; /* NULL in a worker */
     uint64_t id;
     uint64_t generation; /* of the process that made it */
     PyObject *object;    /* a weak reference to what it defines, or NULL; in a worker the object */
