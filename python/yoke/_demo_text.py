@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What the demo prints: headings, wrapped sentences, tables. Plain text, 80 columns at most."""
+import re
 import shutil
 import sys
 import textwrap
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:[num]?s|[KMG]B)\b)")
 
 
 class Screen:
@@ -26,9 +29,10 @@ class Screen:
         self._stream.flush()
 
     def _wrapped(self, text, first, rest):
+        text = _UNIT.sub("\xa0", text)  # a line does not begin with one
         for line in textwrap.wrap(text, self._width, initial_indent=first, subsequent_indent=rest,
                                   break_on_hyphens=False):
-            self._line(line)
+            self._line(line.replace("\xa0", " "))
 
     def busy(self, what=""):
         """what is measured now; nothing: wipes it."""
