@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# asan: no
 """python -m yoke, as a reader runs it: what it shows, and how it ends.
 
 timeout: 120

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# asan: no
 """The programs in the documentation, each run as a script of its own.
 
 Idea: what stands after `# ->` is what that line prints, so a block's output must be these texts, in

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# asan: no
 """The tables "From other pools" of docs/python.md: what stands on the left and what stands on the
 right do the same, row by row."""
 import concurrent.futures
