@@ -114,8 +114,11 @@ class Snapshot:
         frame = frame if frame is not None else sys._getframe(1)
         while frame is not None:
             if frame.f_code.co_flags & 2:  # CO_NEWLOCALS: a function's
-                for value in list(frame.f_locals.values()):
+                found = frame.f_locals
+                for value in list(found.values()):
                     self._add(value)
+                if type(found) is dict:
+                    found.clear()  # a copy that the frame keeps; it would keep the values, too
             frame = frame.f_back
         _snapshots[self.serial] = _weakref.ref(self, lambda _, n=self.serial: _snapshots.pop(n, 0))
 

@@ -108,6 +108,7 @@ class _Worker:
     def _end(self, number):
         executor = self._executor()
         if executor is not None and self.is_alive():
+            self._signal = number
             executor._break(
                 "A process in the process pool was terminated abruptly while the future was "
                 "running or pending."
