@@ -4,6 +4,7 @@
 
 timeout: 120
 """
+# asan: no
 import io
 import json
 import os
