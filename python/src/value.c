@@ -58,8 +58,10 @@ void ypy_out_rewind(struct ypy_out *out, size_t used)
     while (keep > 0 && out->block_from[keep - 1] >= used) {
         keep--;
     }
-    ypy_blocks_give(out->blocks + keep, out->block_count - keep);
-    out->block_count = keep;
+    if (keep < out->block_count) {
+        ypy_blocks_give(out->blocks + keep, out->block_count - keep);
+        out->block_count = keep;
+    }
     while (out->view_count > 0 && out->views[out->view_count - 1].from >= used) {
         struct ypy_view *const view = &out->views[--out->view_count];
         out->views_bytes = view->at;
@@ -135,7 +137,7 @@ static void *grown(void *array, size_t count, size_t *room, size_t each)
 static int keep_block(struct ypy_out *out, const Py_buffer *view)
 {
     struct ypy_block **const blocks =
-        grown(out->blocks, out->block_count, &out->block_room, sizeof *out->blocks);
+        grown(out->blocks, out->block_count, &out->block_room, sizeof(struct ypy_block *));
     if (blocks == NULL) {
         return -1;
     }
