@@ -4,7 +4,6 @@
 
 timeout: 120
 """
-# asan: no
 import io
 import json
 import os
