@@ -208,7 +208,8 @@ static void block_attach(struct ypy_block *block)
 static void block_detach(struct ypy_block *block)
 {
     /* relaxed: written by this process, or by the one that forked it, which counts for itself. */
-    if (atomic_load_explicit(&block->pid, memory_order_relaxed) == (int)getpid()) {
+    const int pid = atomic_load_explicit(&block->pid, memory_order_relaxed);
+    if (pid == (int)getpid()) {
         /* SYNC(block-attached) release: the reads of the bytes come before. */
         atomic_fetch_sub_explicit(&block->attached, 1, memory_order_release);
     }

@@ -259,6 +259,21 @@ static int remember(PyObject *dict, PyObject *key, PyObject *callable,
     return definition->object != NULL ? PyDict_SetItem(dict, key, (PyObject *)definition) : -1;
 }
 
+/* One that was made before of the same, if it is the same still; borrowed. */
+static struct ypy_definition *made_before(struct ypy_state *state, PyObject *dict, PyObject *key,
+                                          PyObject *callable, const struct told *told)
+{
+    if (told->anchor == Py_None) {
+        PyObject *const last = state->last;
+        return last != NULL && has_bytes((struct ypy_definition *)last, told->data)
+                   ? (struct ypy_definition *)last
+                   : NULL;
+    }
+    struct ypy_definition *const self = (struct ypy_definition *)PyDict_GetItemWithError(dict, key);
+    return self != NULL && referent(self->object) == callable && has_bytes(self, told->data) ? self
+                                                                                             : NULL;
+}
+
 static PyObject *define_anew(struct ypy_state *state, PyObject *dict, PyObject *key,
                              PyObject *callable, PyObject *snapshot)
 {
@@ -266,20 +281,18 @@ static PyObject *define_anew(struct ypy_state *state, PyObject *dict, PyObject *
     if (ask(state, callable, snapshot, &told) != 0) {
         return NULL;
     }
-    const bool anchored = told.anchor != Py_None;
-    PyObject *const before = anchored ? PyDict_GetItemWithError(dict, key) : state->last;
-    struct ypy_definition *self = (struct ypy_definition *)before;
-    const bool same = before != NULL && (!anchored || referent(self->object) == callable);
-    if (same && has_bytes(self, told.data)) {
-        (void)Py_NewRef(before);
+    struct ypy_definition *self = made_before(state, dict, key, callable, &told);
+    if (self != NULL) {
+        (void)Py_NewRef((PyObject *)self);
         take_told(self, &told);
-    } else {
-        self = definition_make(state, &told);
-        if (self != NULL && !anchored) {
-            Py_XSETREF(state->last, Py_NewRef((PyObject *)self));
-        } else if (self != NULL && remember(dict, key, callable, self) != 0) {
-            Py_CLEAR(self);
-        }
+        Py_DECREF(told.all);
+        return (PyObject *)self;
+    }
+    self = definition_make(state, &told);
+    if (self != NULL && told.anchor == Py_None) {
+        Py_XSETREF(state->last, Py_NewRef((PyObject *)self));
+    } else if (self != NULL && remember(dict, key, callable, self) != 0) {
+        Py_CLEAR(self);
     }
     Py_DECREF(told.all);
     return (PyObject *)self;
@@ -411,38 +424,57 @@ static int set_again(struct ypy_state *state, struct ypy_definition *self)
     return 0;
 }
 
-PyObject *ypy_definition_load(struct ypy_state *state, uint64_t address)
+/* The block at an address that came from elsewhere, and its size as it is now; or NULL. */
+static const struct ypy_definition_block *block_at(uint64_t address, uint64_t *bytes)
 {
     const struct ypy_definition_block *const block =
         (struct ypy_definition_block *)(uintptr_t)address; /* NOLINT: an address */
-    if (address % 16 != 0 || !yoke_shared_contains(block, sizeof *block)) {
+    bool there = address % 16 == 0 && yoke_shared_contains(block, sizeof *block);
+    if (there) {
+        *bytes = *(const volatile uint64_t *)&block->bytes;
+        there = *bytes >= HEAD_BYTES && *bytes <= PY_SSIZE_T_MAX / 2 &&
+                yoke_shared_contains(block, sizeof *block + *bytes);
+    }
+    if (!there) {
         PyErr_SetString(PyExc_ValueError, "there is no definition at this address");
         return NULL;
     }
-    const uint64_t bytes = block->bytes;
-    if (bytes < HEAD_BYTES || bytes > PY_SSIZE_T_MAX / 2 ||
-        !yoke_shared_contains(block, sizeof *block + bytes)) {
-        PyErr_SetString(PyExc_ValueError, "there is no definition at this address");
-        return NULL;
-    }
-    if (state->loaded == NULL && (state->loaded = PyDict_New()) == NULL) {
-        return NULL;
-    }
-    PyObject *const key = PyLong_FromUnsignedLongLong(block->id);
-    PyObject *const found = key != NULL ? PyDict_GetItemWithError(state->loaded, key) : NULL;
+    return block;
+}
+
+/* What was loaded under this key, as its definition wants __main__. NULL: nothing, or an exception. */
+static struct ypy_definition *loaded_before(struct ypy_state *state, PyObject *key)
+{
+    PyObject *const found = PyDict_GetItemWithError(state->loaded, key);
     struct ypy_definition *self = (struct ypy_definition *)Py_XNewRef(found);
-    if (self == NULL && key != NULL && !PyErr_Occurred()) {
-        self = load_anew(state, key, block, bytes);
-        if (self != NULL && make_room(state) != 0) {
-            Py_CLEAR(self);
-        }
-    } else if (self != NULL) {
+    if (self != NULL) {
         self->used = true;
         if (self->names != NULL && self->epoch != state->epoch && set_again(state, self) != 0) {
             Py_CLEAR(self);
         }
     }
-    Py_XDECREF(key);
+    return self;
+}
+
+PyObject *ypy_definition_load(struct ypy_state *state, uint64_t address)
+{
+    uint64_t bytes;
+    const struct ypy_definition_block *const block = block_at(address, &bytes);
+    if (block == NULL || (state->loaded == NULL && (state->loaded = PyDict_New()) == NULL)) {
+        return NULL;
+    }
+    PyObject *const key = PyLong_FromUnsignedLongLong(block->id);
+    if (key == NULL) {
+        return NULL;
+    }
+    struct ypy_definition *self = loaded_before(state, key);
+    if (self == NULL && !PyErr_Occurred()) {
+        self = load_anew(state, key, block, bytes);
+        if (self != NULL && make_room(state) != 0) {
+            Py_CLEAR(self);
+        }
+    }
+    Py_DECREF(key);
     PyObject *const object = self != NULL ? Py_NewRef(self->object) : NULL;
     Py_XDECREF(self);
     return object;

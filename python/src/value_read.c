@@ -143,8 +143,8 @@ PyObject *ypy_get_value(struct ypy_in *in)
 static int args_reserve(struct ypy_args *args, size_t count)
 {
     args->values = args->few + 1;
-    if (count >= sizeof args->few / sizeof args->few[0]) {
-        PyObject **const values = PyMem_Malloc((count + 1) * sizeof *values);
+    if (count >= sizeof args->few / sizeof(PyObject *)) {
+        PyObject **const values = PyMem_Malloc((count + 1) * sizeof(PyObject *));
         if (values == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -178,43 +178,53 @@ static int not_a_call(void)
     return -1;
 }
 
+static int take_kwargs(struct ypy_args *args, PyObject *kwargs)
+{
+    PyObject *name, *value;
+    Py_ssize_t index = 0;
+    bool are_names = true;
+    for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &name, &value); index++) {
+        PyTuple_SET_ITEM(args->names, index, Py_NewRef(name));
+        args->values[args->nargs + index] = Py_NewRef(value);
+        are_names = are_names && PyUnicode_Check(name);
+    }
+    return are_names ? 0 : not_a_call();
+}
+
+/* both: a tuple (args, kwargs or None), if it is one at all. */
+static int take_both(struct ypy_args *args, PyObject *both)
+{
+    const bool pair = PyTuple_CheckExact(both) && PyTuple_GET_SIZE(both) == 2;
+    PyObject *const positional = pair ? PyTuple_GET_ITEM(both, 0) : Py_None;
+    PyObject *const kwargs = pair ? PyTuple_GET_ITEM(both, 1) : Py_None;
+    if (!PyTuple_CheckExact(positional) || (kwargs != Py_None && !PyDict_CheckExact(kwargs))) {
+        return not_a_call();
+    }
+    const Py_ssize_t nargs = PyTuple_GET_SIZE(positional);
+    const Py_ssize_t nkw = kwargs != Py_None ? PyDict_GET_SIZE(kwargs) : 0;
+    if (args_reserve(args, (size_t)(nargs + nkw)) != 0) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        args->values[i] = Py_NewRef(PyTuple_GET_ITEM(positional, i));
+    }
+    args->nargs = nargs;
+    args->names = nkw != 0 ? PyTuple_New(nkw) : NULL;
+    if (nkw == 0) {
+        return 0;
+    }
+    return args->names != NULL ? take_kwargs(args, kwargs) : -1;
+}
+
 static int get_pickled_call(struct ypy_in *in, struct ypy_args *args)
 {
     PyObject *const both = ypy_get_value(in);
     if (both == NULL) {
         return -1;
     }
-    const bool pair = PyTuple_CheckExact(both) && PyTuple_GET_SIZE(both) == 2;
-    PyObject *const positional = pair ? PyTuple_GET_ITEM(both, 0) : NULL;
-    PyObject *const kwargs = pair ? PyTuple_GET_ITEM(both, 1) : NULL;
-    if (!pair || !PyTuple_CheckExact(positional) ||
-        (kwargs != Py_None && !PyDict_CheckExact(kwargs))) {
-        Py_DECREF(both);
-        return not_a_call();
-    }
-    const Py_ssize_t nargs = PyTuple_GET_SIZE(positional);
-    const Py_ssize_t nkw = kwargs != Py_None ? PyDict_GET_SIZE(kwargs) : 0;
-    PyObject *const names = nkw != 0 ? PyTuple_New(nkw) : NULL;
-    if ((nkw != 0 && names == NULL) || args_reserve(args, (size_t)(nargs + nkw)) != 0) {
-        Py_XDECREF(names);
-        Py_DECREF(both);
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < nargs; i++) {
-        args->values[i] = Py_NewRef(PyTuple_GET_ITEM(positional, i));
-    }
-    PyObject *name, *value;
-    Py_ssize_t index = 0;
-    bool are_names = true;
-    for (Py_ssize_t at = 0; nkw != 0 && PyDict_Next(kwargs, &at, &name, &value); index++) {
-        PyTuple_SET_ITEM(names, index, Py_NewRef(name));
-        args->values[nargs + index] = Py_NewRef(value);
-        are_names = are_names && PyUnicode_Check(name);
-    }
-    args->nargs = nargs;
-    args->names = names;
+    const int rc = take_both(args, both);
     Py_DECREF(both);
-    return are_names ? 0 : not_a_call();
+    return rc;
 }
 
 static int get_plain_call(struct ypy_in *in, struct ypy_args *args, Py_ssize_t nargs,
@@ -228,7 +238,7 @@ static int get_plain_call(struct ypy_in *in, struct ypy_args *args, Py_ssize_t n
     if (args_reserve(args, total) != 0) {
         return -1;
     }
-    memset(args->values, 0, total * sizeof *args->values);
+    memset(args->values, 0, total * sizeof(PyObject *));
     args->nargs = nargs;
     for (Py_ssize_t i = 0; i < nargs; i++) {
         if ((args->values[i] = ypy_get_value(in)) == NULL) {

@@ -67,7 +67,8 @@ static void give_blocks(PyObject *capsule)
 /* What must be kept as long as the bytes are read goes into the list. */
 static int keep(struct ypy_out *out, PyObject *list)
 {
-    struct ypy_block **const blocks = PyMem_Calloc(out->block_count + 1, sizeof *blocks);
+    struct ypy_block **const blocks =
+        PyMem_Calloc(out->block_count + 1, sizeof(struct ypy_block *));
     PyObject *const capsule = blocks != NULL ? PyCapsule_New(blocks, NULL, give_blocks) : NULL;
     if (capsule == NULL) {
         PyMem_Free(blocks);

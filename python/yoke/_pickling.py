@@ -69,7 +69,7 @@ PicklingError = _pickle.PicklingError
 
 _versions = {}  # in the program: name -> (mark, version)
 _version_count = 0
-_weighing = set()  # names whose values are being pickled to compare them
+_weighing = set()  # (thread, name) whose value is being pickled to compare it
 
 
 def _mark(name, value, steady, snapshot):
@@ -80,14 +80,15 @@ def _mark(name, value, steady, snapshot):
         if type(value) in (str, bytes) and len(value) > 1024:
             return (type(value), len(value), hash(value))  # not kept alive
         return (SAME, id(value), value)
-    if name in _weighing:
+    weighed = (_thread.get_ident(), name)
+    if weighed in _weighing:
         return None
-    _weighing.add(name)
+    _weighing.add(weighed)
     try:
         data, _ = _pickle_definition(_Weighing, value, snapshot)
         return (len(data), hash(data))
     finally:
-        _weighing.discard(name)
+        _weighing.discard(weighed)
 
 
 def _is_same_mark(old, new):

@@ -51,8 +51,17 @@ def _finds(name, module):
     except Exception:
         return False
     if found is None:
-        return bool(parent)  # the parent makes it
+        return bool(parent) or _is_editable(name)  # a parent makes it
     return found.origin == origin
+
+
+def _is_editable(name):
+    """A package that is installed as a link to its sources; workers then have its finder too."""
+    return any(
+        (getattr(finder, "__module__", None) or "").startswith("__editable__")
+        and finder.find_spec(name, None) is not None
+        for finder in sys.meta_path
+    )
 
 
 def resolves(obj, module, qualname):
