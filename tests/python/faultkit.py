@@ -470,7 +470,7 @@ def no_leak(context: Context, before: dict[int, str], threads: set, names: set[s
 def run_row(this: Row, module: str, start: str, python: str = sys.executable) -> dict[str, Any]:
     """Run a row in a process of its own; what it saw, with "error": None or why it failed."""
     folder = tempfile.mkdtemp(prefix="yoke-fault-")
-    mark = os.path.basename(folder)
+    mark, began = os.path.basename(folder), time.monotonic()
     os.makedirs(f"{folder}/tmp")
     os.chmod(folder, 0o755)
     env = {**os.environ, MARK: mark, FOLDER: folder, "TMPDIR": f"{folder}/tmp",
@@ -488,7 +488,7 @@ def run_row(this: Row, module: str, start: str, python: str = sys.executable) ->
             seen["error"] = f"stderr: {said[-2000:]}"
         elif said and seen["error"]:
             seen["error"] += f"\nstderr: {said[-2000:]}"
-        return seen
+        return {**seen, "seconds": round(time.monotonic() - began, 2)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -549,7 +549,8 @@ def main(module: str) -> int:
         failed += seen["error"] is not None
         took = f"{seen['ms']} ms" if "ms" in seen else ""
         print(f"{'FAIL' if seen['error'] else 'ok':5}{this.name} {start}: "
-              f"{seen.get('raised', '')} {took} {'; '.join(seen.get('notes', []))}", flush=True)
+              f"{seen.get('raised', '')} {took} ({seen['seconds']} s in all) "
+              f"{'; '.join(seen.get('notes', []))}", flush=True)
         if seen["error"]:
             print("      | " + seen["error"].strip().replace("\n", "\n      | "), flush=True)
         entry = table.setdefault(this.name, {"title": this.title, "raises": this.raises})

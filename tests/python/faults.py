@@ -223,8 +223,10 @@ def interrupting_result() -> Unpickled:
     return Unpickled(raise_value, KeyboardInterrupt)
 
 
-@row("result that raises KeyboardInterrupt while it is unpickled", raises="TransferError")
+@row("result that raises KeyboardInterrupt while it is unpickled",
+     raises="TransferError|KeyboardInterrupt")
 def result_unpickle_interrupt(ctx: Context) -> None:
+    # It cannot be told from Ctrl-C in that moment, so it gets through as it is.
     ctx.one_fault(interrupting_result)
 
 

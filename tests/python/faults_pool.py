@@ -331,7 +331,7 @@ CTRL_C = {
                 "    await asyncio.gather(*[p.run(task, i) for i in range(6)])\n"
                 "asyncio.run(main())\n"),
 }
-TASK = "def task(i):\n    ledger(FOLDER, i)\n    time.sleep(3)\n    return i\n"
+TASK = "def task(i):\n    ledger(FOLDER, i)\n    time.sleep(30)\n    return i\n"
 
 
 def interrupted(ctx: Context, process: subprocess.Popen, group: bool = False) -> None:
@@ -348,13 +348,14 @@ def interrupted(ctx: Context, process: subprocess.Popen, group: bool = False) ->
         raise Failed(f"Ctrl-C: hangs; {process.communicate()[1][-1000:]}") from None
     took = time.monotonic() - began
     ctx.seen["ms"] = max(ctx.seen.get("ms", 0), round(took * 1000, 1))
-    check(took < 3 * SLOW, f"{took:.2f} s from Ctrl-C to exit")
+    check(took < 1.5 * SLOW, f"{took:.2f} s from Ctrl-C to exit")
     check(process.returncode == -signal.SIGINT, f"exit code {process.returncode}: {err[-2000:]}")
     check("KeyboardInterrupt" in err, f"no KeyboardInterrupt: {err[-2000:]}")
     ctx.seen["raised"] = "KeyboardInterrupt"
     spam = [w for w in ("Exception ignored", "Fatal Python", "yoke-worker", "SystemExit", "ForkPr")
             if w in err]
     many = err.count("Traceback (most recent call last)")
+    many -= err.count("During handling of the above exception")  # asyncio's
     check(many <= 1 and not spam, f"{many} tracebacks, {spam}: {err[-3000:]}")
     ctx.alone(2)
 
@@ -373,7 +374,7 @@ def ctrl_c_row(ctx: Context, *forms: str) -> None:
                 raise Failed(f"{form}, group={group}: {exc}") from None
 
 
-@row("Ctrl-C during a map of 3 s sleeps, to the exit of the program", raises="KeyboardInterrupt")
+@row("Ctrl-C during a map of 30 s sleeps, to the exit of the program", raises="KeyboardInterrupt")
 def ctrl_c(ctx: Context) -> None:
     ctrl_c_row(ctx, "map", "plain map")
 
@@ -401,7 +402,7 @@ def ctrl_c_end(ctx: Context) -> None:
         process.kill()
         raise Failed("hangs") from None
     ctx.seen["ms"] = round((time.monotonic() - began) * 1000, 1)
-    check(ctx.seen["ms"] < 2500 * SLOW, f"{ctx.seen['ms']} ms: it waited for the tasks")
+    check(ctx.seen["ms"] < 1500 * SLOW, f"{ctx.seen['ms']} ms from Ctrl-C to exit")
     ctx.note(f"exit code {process.returncode}")
     ctx.alone(2)
 

@@ -5,51 +5,62 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import sys
 import unittest
-from typing import Any, Callable
+from typing import Any
 
 import faultkit
 import faults  # noqa: F401 - its rows
 
 
 class Rows(unittest.TestCase):
-    """One test for each row and start of a module; what they saw goes into the build folder."""
+    """One test for each row and start of a module. Rows mostly wait, so those of the tests that were
+    picked run beside each other; what they saw goes into the build folder."""
 
     module = ""
-    table: dict[str, dict[str, Any]]
+    picked: list[tuple[str, str]]  # rows and starts of the tests that were made
+    seen: dict[tuple[str, str], concurrent.futures.Future]
+    runner: concurrent.futures.ThreadPoolExecutor
+
+    def __init__(self, name: str = "runTest") -> None:
+        super().__init__(name)
+        self.row, self.start = name.removeprefix("test_").rsplit("_", 1)
+        self.picked.append((self.row, self.start))
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.table = {}
+        cls.runner = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
+        rows = faultkit.ROWS[cls.module]
+        cls.seen = {(name, start): cls.runner.submit(faultkit.run_row, rows[name], cls.module, start)
+                    for name, start in sorted(cls.picked)}
 
     @classmethod
     def tearDownClass(cls) -> None:
-        rows = {name: cls.table[name] for name in faultkit.ROWS[cls.module] if name in cls.table}
-        if os.environ.get("BUILD") and len(rows) == len(faultkit.ROWS[cls.module]):
+        cls.runner.shutdown(cancel_futures=True)
+        rows = faultkit.ROWS[cls.module]
+        if os.environ.get("BUILD") and len(cls.seen) == sum(len(r.starts) for r in rows.values()):
+            table: dict[str, dict[str, Any]] = {n: {"title": r.title} for n, r in rows.items()}
+            for (name, start), future in cls.seen.items():
+                table[name][start] = future.result()
             version = ".".join(map(str, sys.version_info[:2]))
             faultkit.save(f"{os.environ['BUILD']}/python-faults/{version}-{cls.module}.json",
-                          cls.module, rows)
+                          cls.module, table)
 
-
-def make(this: faultkit.Row, start: str) -> Callable:
-    """A row as a test."""
-    def test(self: Rows) -> None:
-        seen = faultkit.run_row(this, self.module, start)
-        self.table.setdefault(this.name, {"title": this.title})[start] = seen
-        if seen["error"]:
-            self.fail(f"{this.title}, start={start!r}: {seen['error']}")
-    test.__name__ = f"test_{this.name}_{start}"
-    return test
+    def look(self) -> None:
+        """What the row saw is as it should be."""
+        error = self.seen[self.row, self.start].result()["error"]
+        if error:
+            self.fail(f"{faultkit.ROWS[self.module][self.row].title}: {error}")
 
 
 def add_rows(case: type[Rows], module: str) -> None:
     """Make the rows of a module tests of the case."""
-    case.module = module
+    case.module, case.picked = module, []
     for this in faultkit.ROWS[module].values():
         for start in this.starts:
-            setattr(case, f"test_{this.name}_{start}", make(this, start))
+            setattr(case, f"test_{this.name}_{start}", lambda self: self.look())
 
 
 class Faults(Rows):
