@@ -339,22 +339,30 @@ static void a_wake_that_dies_is_not_lost(void)
 
 /* --- how often workers are started ----------------------------------------------------------- */
 
+/* Who counts has asked before: what it is told later is for others. */
 static int die_if_told(unsigned worker, void *user)
 {
     (void)worker;
     (void)user;
+    const long doomed = count_get(&it->doomed_to_die);
     count_up(&it->inits, 1);
-    if (count_get(&it->doomed_to_die))
+    if (doomed)
         raise(SIGKILL);
     return 0;
 }
 
-static void workers_that_are_born_dead_are_held_back(void)
+/* The spare counts as one as soon as it is born; here it has also come to life. */
+static yoke_pool *make_with_live_spare(unsigned workers)
 {
     memset(it, 0, sizeof *it);
-    yoke_pool *pool = make((yoke_pool_config){.workers = 2, .worker_init = die_if_told});
-    await_workers(pool, 2);
-    WAIT_FOR(stats_of(pool).spares == 1);
+    yoke_pool *pool = make((yoke_pool_config){.workers = workers, .worker_init = die_if_told});
+    WAIT_FOR(stats_of(pool).spares == 1 && count_get(&it->inits) == (long)workers + 1);
+    return pool;
+}
+
+static void workers_that_are_born_dead_are_held_back(void)
+{
+    yoke_pool *pool = make_with_live_spare(2);
     /* One worker goes on and ends tasks all the time: that must not let the others off. */
     int pids[2];
     CHECK_EQ(yoke_pool_worker_ids(pool, pids, 2), 2);
@@ -375,9 +383,7 @@ static void workers_that_are_born_dead_are_held_back(void)
 
 static void a_pool_that_cannot_go_on_says_so_in_time(void)
 {
-    memset(it, 0, sizeof *it);
-    yoke_pool *pool = make((yoke_pool_config){.workers = 1, .worker_init = die_if_told});
-    WAIT_FOR(stats_of(pool).spares == 1);
+    yoke_pool *pool = make_with_live_spare(1);
     count_set(&it->doomed_to_die, 1);
     int pid = -1, spare = -1;
     CHECK_EQ(yoke_pool_worker_ids(pool, &pid, 1), 1);
