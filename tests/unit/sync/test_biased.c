@@ -123,8 +123,7 @@ static void the_start_of_a_pool_costs_no_favour(void)
     }
     check_kind = YOKE_PROCESSES;
     yoke_pool *pool = make_pool(YOKE_PROCESSES, 40);
-    yoke_pool_stats stats = {.size = sizeof stats};
-    WAIT_FOR(yoke_pool_stats_get(pool, &stats) == 0 && stats.spares == 1);
+    WAIT_FOR(stats_of(pool).spares == 1);
     check_pool_works(pool);
     CHECK(yk_biased_is_favourite(&pool->lock));
     end_pool(pool);
