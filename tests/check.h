@@ -241,13 +241,35 @@ static inline void *shared_zeroed(size_t bytes)
 
 /* ---- pools --------------------------------------------------------------------------------- */
 
-static inline yoke_pool *make_pool(int kind, unsigned workers)
+static inline yoke_pool *make_pool_of(yoke_pool_config config)
 {
-    const yoke_pool_config config = {.size = sizeof config, .kind = kind, .workers = workers};
     yoke_pool *pool = NULL;
+    config.size = sizeof config;
     CHECK_RC(yoke_pool_create(&config, &pool), 0);
     CHECK(pool != NULL);
     return pool;
+}
+
+static inline yoke_pool *make_pool(int kind, unsigned workers)
+{
+    return make_pool_of((yoke_pool_config){.kind = kind, .workers = workers});
+}
+
+static inline yoke_pool_stats stats_of(yoke_pool *pool)
+{
+    yoke_pool_stats stats = {.size = sizeof stats};
+    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+    return stats;
+}
+
+/** Waits for the job and gives it back. */
+static inline yoke_outcome end_job(yoke_job *job)
+{
+    yoke_outcome outcome = {.kind = -1};
+    CHECK_RC(yoke_wait(job, soon()), 0);
+    CHECK_RC(yoke_job_result(job, &outcome, NULL, NULL), 0);
+    yoke_job_release(job);
+    return outcome;
 }
 
 static inline void end_pool(yoke_pool *pool)

@@ -135,6 +135,7 @@ static inline void yk_job_poll_locked(struct yoke_pool *pool, yoke_job *job) YK_
     /* SYNC(job-ended) release: publishes the outcome and the result. */
     atomic_store_explicit(&job->ended, true, memory_order_release);
 }
+
 /* Copy what does not fit into the slot to where the workers see it: 0 or -ENOMEM. */
 int yk_job_record(yoke_job *job, const void *in, size_t in_bytes, const yoke_options *options);
 /* True if it has ended. Else a wake was asked for, and *event is what to sleep on. */

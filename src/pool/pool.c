@@ -310,13 +310,13 @@ int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
     made->config = settings;
     made->hooks = hooks;
     made->backlog_end = &made->backlog;
-    yk_biased_init(&made->lock);
     rc = made->kind == YOKE_SERIAL ? 0 : start_engine(made);
     if (rc != 0) {
         free_parts(made);
         free(made);
         return rc;
     }
+    yk_biased_init(&made->lock); /* now: it was the keeper's until here */
     *pool = made;
     return 0;
 }

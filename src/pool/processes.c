@@ -318,22 +318,25 @@ static void note_round(struct yoke_pool *pool)
     }
 }
 
-static bool is_missing(struct yoke_pool *pool, const struct yk_member *member)
+/* The first line from `index` on whose worker is missing; line_count: none is to be started. */
+static uint32_t find_missing(struct yoke_pool *pool, uint32_t index)
 {
+    const uint32_t count = pool->table.line_count;
     yk_biased_lock(&pool->lock);
-    const bool missing = !member->alive && !pool->stopping && !pool->condemning;
+    index = pool->stopping || pool->condemning ? count : index;
+    while (index < count && pool->members[index].alive) {
+        index++;
+    }
     yk_biased_unlock(&pool->lock);
-    return missing;
+    return index;
 }
 
 static bool start_missing(struct yoke_pool *pool)
 {
     bool any = false;
-    for (uint32_t i = 0; i < pool->table.line_count; i++) {
+    for (uint32_t i = find_missing(pool, 0); i < pool->table.line_count;
+         i = find_missing(pool, i + 1)) {
         struct yk_member *const member = &pool->members[i];
-        if (!is_missing(pool, member)) {
-            continue;
-        }
         any = true;
         int rc = start_member(pool, i);
         if (rc == 0 && watch(member) != 0) {

@@ -180,6 +180,11 @@ int yoke_submit(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes, s
     return submit_any(pool, fn, in, in_bytes, out_bytes, options, job);
 }
 
+static const void *item_at(const void *items, size_t bytes, size_t index)
+{
+    return items != NULL ? (const unsigned char *)items + index * bytes : NULL;
+}
+
 int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
                      size_t out_bytes, size_t count, const yoke_options *options, yoke_job **jobs)
 {
@@ -190,18 +195,16 @@ int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_byt
     for (size_t i = 0; i < count; i++) {
         jobs[i] = NULL;
     }
-    const unsigned char *const items = in;
     int rc = count == 0 ? yk_pool_check(pool) : 0;
     for (size_t i = 0; i < count && rc == 0;) {
-        const unsigned char *const at = in_bytes != 0 && in != NULL ? items + i * in_bytes : in;
+        const void *const at = item_at(in, in_bytes, i);
         if (options == NULL && is_plain(pool, fn, at, in_bytes, out_bytes)) {
             i += submit_plain(pool, fn, at, in_bytes, out_bytes, count - i, &jobs[i]);
         }
         /* The first of a function, one with options, or one that has to wait for room. */
         if (i < count && jobs[i] == NULL) {
-            const unsigned char *const next =
-                in_bytes != 0 && in != NULL ? items + i * in_bytes : in;
-            rc = submit_any(pool, fn, next, in_bytes, out_bytes, options, &jobs[i]);
+            rc = submit_any(pool, fn, item_at(in, in_bytes, i), in_bytes, out_bytes, options,
+                            &jobs[i]);
             i += rc == 0;
         }
     }

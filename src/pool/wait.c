@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * wait.c - waiting for jobs: look, spin where a core is free for it, help, sleep.   Room: pool.
+ * wait.c - waiting for jobs: look, help, spin as long as that paid before, sleep.   Room: pool.
  */
 #include "pool/job.h"
 

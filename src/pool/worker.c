@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * worker.c - a worker: looks for tasks, runs them, sleeps when there are none.   Room: pool.
+ * worker.c - a worker: looks for tasks and runs them.   Room: pool.
  *
  * `progress` is written in an order that a death at any instruction can be read from: item k
  * counts as started before its body runs, and as complete only when the next one is started (or

@@ -76,10 +76,7 @@ struct yk_process_record *yk_record_make(void)
 
 static void end_copy(struct yk_process_record *record, int pidfd)
 {
-    yk_pidfd_signal(pidfd, yk_signal_kill());
-    (void)yk_pidfd_ended(pidfd, YOKE_FOREVER);
-    (void)yk_pidfd_reap(pidfd);
-    yk_fd_close(pidfd);
+    yk_child_end(pidfd);
     yk_heap_free(record);
 }
 

@@ -31,7 +31,7 @@ static inline uintptr_t yk_biased_self(void)
 }
 
 /* Zeroed memory is an unlocked lock without a favourite. This makes the caller its favourite,
- * where the machine can do that; before the lock is used. */
+ * where the machine can do that; once, others may use the lock already. */
 void yk_biased_init(yk_biased *lock);
 void yk_biased_lock_slow(yk_biased *lock);
 void yk_biased_unlock_slow(yk_biased *lock);

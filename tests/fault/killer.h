@@ -23,9 +23,7 @@ struct killer {
 
 static inline uint64_t tasks_ended(yoke_pool *pool)
 {
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
-    return stats.tasks;
+    return stats_of(pool).tasks;
 }
 
 static inline void *killer_run(void *arg)
@@ -61,6 +59,17 @@ static inline long killer_stop(struct killer *killer)
     count_set(&killer->stop, 1);
     CHECK_EQ(pthread_join(killer->thread, NULL), 0);
     return count_get(&killer->kills);
+}
+
+/** How a test with a killer begins; what it holds then, for usage_check. */
+static inline struct usage killer_test_begin(int argc, char **argv)
+{
+    check_main(argc, argv);
+    if (!check_has_kind(YOKE_PROCESSES))
+        skip("kills need processes");
+    check_kind = YOKE_PROCESSES;
+    end_pool(make_pool(YOKE_PROCESSES, 3)); /* opens what stays open */
+    return usage_now();
 }
 
 #endif

@@ -21,6 +21,7 @@
 #include "pool/pool_private.h"
 
 #include <linux/futex.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
@@ -260,8 +261,7 @@ static inline void stepkill_calm(yoke_pool *pool) YK_NO_LOCK_ANALYSIS
 /* The pool has all its workers, nothing to do, and has seen as many deaths as there were. */
 static inline int stepkill_at_rest(struct stepkill *s, unsigned long deaths)
 {
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(s->pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(s->pool);
     MUST(stats.died <= deaths + (s->by_copy ? 1 : 0), "only who was killed dies");
     const unsigned workers = s->workers ? s->workers : 1;
     if (stats.workers != workers || stats.spares != 1 || stats.in_flight || stats.died < deaths)
@@ -322,6 +322,18 @@ static inline void stepkill_ended(struct stepkill *s)
     const int64_t took = yoke_now_ns() - s->killed_ns;
     if (s->killed && took > s->slowest_ns)
         s->slowest_ns = took;
+}
+
+/* The call that a thread makes has ended, in time; `over` is what it set last. */
+static inline void stepkill_join(struct stepkill *s, pthread_t caller, const atomic_long *over)
+{
+    const int64_t until = yoke_in_ms(STEPKILL_END_MS);
+    while (!count_get(over) && yoke_now_ns() < until)
+        breathe();
+    MUST(count_get(over), "I9 the call ends, in time");
+    s->over++;
+    stepkill_ended(s);
+    CHECK_EQ(pthread_join(caller, NULL), 0);
 }
 
 /* I6: every chunk of the heap is in blocks or can be: what is free can be taken, all of it. */

@@ -68,11 +68,8 @@ static int mind_own_business(yoke_task *task, const void *in, void *out)
 
 static yoke_pool *make(yoke_pool_config config)
 {
-    config.size = sizeof config;
     config.kind = YOKE_PROCESSES;
-    yoke_pool *pool = NULL;
-    CHECK_RC(yoke_pool_create(&config, &pool), 0);
-    return pool;
+    return make_pool_of(config);
 }
 
 static yoke_job *submit(yoke_pool *pool, yoke_fn *fn, int64_t in, int64_t timeout_ns)
@@ -81,22 +78,6 @@ static yoke_job *submit(yoke_pool *pool, yoke_fn *fn, int64_t in, int64_t timeou
     yoke_job *job = NULL;
     CHECK_RC(yoke_submit(pool, fn, &in, sizeof in, 8, &options, &job), 0);
     return job;
-}
-
-static yoke_outcome outcome_of(yoke_job *job)
-{
-    yoke_outcome outcome = {.kind = -1};
-    CHECK_RC(yoke_wait(job, soon()), 0);
-    CHECK_RC(yoke_job_result(job, &outcome, NULL, NULL), 0);
-    yoke_job_release(job);
-    return outcome;
-}
-
-static yoke_pool_stats stats_of(yoke_pool *pool)
-{
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
-    return stats;
 }
 
 static void await_workers(yoke_pool *pool, int count)
@@ -124,11 +105,11 @@ static void no_signal_hits_the_next_task(void)
         WAIT_FOR(count_get(&it->begun) > round);
         spin((int64_t)(random_next(&random) % (2000 * (uint64_t)us)));
         (void)yoke_job_cancel(job, 1);
-        const int kind = outcome_of(job).kind;
+        const int kind = end_job(job).kind;
         CHECK(kind == YOKE_OK || kind == YOKE_CANCELLED);
         cancelled += kind == YOKE_CANCELLED;
         for (int i = 0; i < NEXT; i++)
-            CHECK_EQ(outcome_of(next[i]).kind, YOKE_OK);
+            CHECK_EQ(end_job(next[i]).kind, YOKE_OK);
     }
     const long wrong = count_get(&it->wrong), died = (long)stats_of(pool).died;
     fprintf(stderr, "    %ld of %d cancelled, %ld signals\n", cancelled, ROUNDS,
@@ -148,12 +129,12 @@ static void the_worker_lives_on(void)
         yoke_job *job = submit(pool, linger, 20 * ms, 0);
         WAIT_FOR(count_get(&it->begun) == tries);
         (void)yoke_job_cancel(job, 1);
-        kind = outcome_of(job).kind;
+        kind = end_job(job).kind;
     }
     /* Longer than a worker that was let go may take to go. */
     const int64_t until = yoke_in_ms(1500);
     while (yoke_now_ns() < until)
-        CHECK_EQ(outcome_of(submit(pool, mind_own_business, 0, 0)).kind, YOKE_OK);
+        CHECK_EQ(end_job(submit(pool, mind_own_business, 0, 0)).kind, YOKE_OK);
     CHECK_EQ(count_get(&it->wrong), 0);
     CHECK_EQ(stats_of(pool).died, 0);
     end_pool(pool);
@@ -180,9 +161,9 @@ static void killed_in_the_middle_of_it(void)
         (void)yoke_job_cancel(job, 1);
         spin((int64_t)(random_next(&random) % (1500 * (uint64_t)us)));
         (void)signal_child(pid, SIGKILL);
-        const int kind = outcome_of(job).kind;
+        const int kind = end_job(job).kind;
         CHECK(kind == YOKE_OK || kind == YOKE_CANCELLED);
-        const int after = outcome_of(next).kind;
+        const int after = end_job(next).kind;
         CHECK(after == YOKE_OK || after == YOKE_CRASHED);
     }
     check_pool_works(pool);
@@ -204,7 +185,7 @@ static void cancel_races_with_completion(void)
         spin((int64_t)(random_next(&random) % 90) * us);
         const int rc = yoke_job_cancel(job, 1);
         CHECK(rc == 0 || rc == -EALREADY);
-        const yoke_outcome outcome = outcome_of(job);
+        const yoke_outcome outcome = end_job(job);
         CHECK(outcome.kind == YOKE_OK || outcome.kind == YOKE_CANCELLED);
         CHECK(rc == 0 || outcome.kind == YOKE_OK);
         CHECK(outcome.attempts == 1 || (outcome.attempts == 0 && outcome.kind == YOKE_CANCELLED));
@@ -241,12 +222,12 @@ static void several_threads_force_the_same_job(void)
             WAIT_FOR(count_get(&it->begun) > before);
             for (int i = 0; i < THREADS; i++)
                 CHECK_EQ(pthread_create(&threads[i], NULL, force, job), 0);
-            CHECK_EQ(outcome_of(submit(pool, mind_own_business, 1, 0)).kind, YOKE_OK);
+            CHECK_EQ(end_job(submit(pool, mind_own_business, 1, 0)).kind, YOKE_OK);
             CHECK_RC(yoke_wait(job, soon()), 0);
             for (int i = 0; i < THREADS; i++)
                 CHECK_EQ(pthread_join(threads[i], NULL), 0);
             CHECK_EQ(yoke_job_cancel(job, 1), -EALREADY);
-            const int kind = outcome_of(job).kind;
+            const int kind = end_job(job).kind;
             CHECK(kind == YOKE_OK || kind == YOKE_CANCELLED);
         }
         CHECK(stats_of(pool).died <= (c == 0 ? ROUNDS : 0));
@@ -265,10 +246,10 @@ static void deadlines_race_with_completion(void)
         const int64_t ns = ms + (int64_t)(random_next(&random) % 400) * us;
         yoke_job *job = submit(pool, linger, ns, ms + 200 * us);
         yoke_job *next = submit(pool, mind_own_business, 1, 0);
-        const int kind = outcome_of(job).kind;
+        const int kind = end_job(job).kind;
         CHECK(kind == YOKE_OK || kind == YOKE_TIMEDOUT);
         late += kind == YOKE_TIMEDOUT;
-        CHECK_EQ(outcome_of(next).kind, YOKE_OK);
+        CHECK_EQ(end_job(next).kind, YOKE_OK);
     }
     fprintf(stderr, "    %ld of %d were late\n", late, ROUNDS);
     end_pool(pool);
@@ -306,8 +287,8 @@ static void nobody_waits_for_a_burial(void)
         CHECK_EQ(yoke_job_cancel(job, 1), 0);
         CHECK_RC(yoke_wait(next, soon()), 0);
         first += !process_is_gone((int)count_get(&it->pid));
-        CHECK_EQ(outcome_of(next).kind, YOKE_OK);
-        CHECK_EQ(outcome_of(job).kind, YOKE_CANCELLED);
+        CHECK_EQ(end_job(next).kind, YOKE_OK);
+        CHECK_EQ(end_job(job).kind, YOKE_CANCELLED);
         CHECK(stats_of(pool).spares <= 1);
     }
     fprintf(stderr, "    %d of 10 were answered before the dead one was gone\n", first);
@@ -323,8 +304,8 @@ static void a_wake_that_dies_is_not_lost(void)
     yoke_pool *pool = make_pool(YOKE_PROCESSES, WORKERS);
     for (int round = 0; round < ROUNDS; round++) {
         int pids[WORKERS];
-        await_workers(pool, WORKERS);
-        CHECK_EQ(yoke_pool_worker_ids(pool, pids, WORKERS), WORKERS);
+        /* At once: the pool may hear just now that the last one is dead. */
+        WAIT_FOR(yoke_pool_worker_ids(pool, pids, WORKERS) == WORKERS);
         const int pid = pids[round % WORKERS];
         if (signal_child(pid, SIGSTOP))
             WAIT_FOR(process_is_gone(pid) || (proc_read(pid, &info) && info.state == 'T'));
@@ -332,29 +313,37 @@ static void a_wake_that_dies_is_not_lost(void)
         (void)signal_child(pid, SIGKILL);
         /* No waiter sleeps, so none looks for what was forgotten. */
         WAIT_FOR(yoke_wait(job, 0) == 0);
-        CHECK_EQ(outcome_of(job).kind, YOKE_OK);
+        CHECK_EQ(end_job(job).kind, YOKE_OK);
     }
     end_pool(pool);
 }
 
 /* --- how often workers are started ----------------------------------------------------------- */
 
+/* Who counts has asked before: what it is told later is for others. */
 static int die_if_told(unsigned worker, void *user)
 {
     (void)worker;
     (void)user;
+    const long doomed = count_get(&it->doomed_to_die);
     count_up(&it->inits, 1);
-    if (count_get(&it->doomed_to_die))
+    if (doomed)
         raise(SIGKILL);
     return 0;
 }
 
-static void workers_that_are_born_dead_are_held_back(void)
+/* The spare counts as one as soon as it is born; here it has also come to life. */
+static yoke_pool *make_with_live_spare(unsigned workers)
 {
     memset(it, 0, sizeof *it);
-    yoke_pool *pool = make((yoke_pool_config){.workers = 2, .worker_init = die_if_told});
-    await_workers(pool, 2);
-    WAIT_FOR(stats_of(pool).spares == 1);
+    yoke_pool *pool = make((yoke_pool_config){.workers = workers, .worker_init = die_if_told});
+    WAIT_FOR(stats_of(pool).spares == 1 && count_get(&it->inits) == (long)workers + 1);
+    return pool;
+}
+
+static void workers_that_are_born_dead_are_held_back(void)
+{
+    yoke_pool *pool = make_with_live_spare(2);
     /* One worker goes on and ends tasks all the time: that must not let the others off. */
     int pids[2];
     CHECK_EQ(yoke_pool_worker_ids(pool, pids, 2), 2);
@@ -363,7 +352,7 @@ static void workers_that_are_born_dead_are_held_back(void)
     CHECK_EQ(signal_child(pids[0], SIGKILL), 1);
     const int64_t until = yoke_in_ms(2000);
     while (yoke_now_ns() < until)
-        CHECK_EQ(outcome_of(submit(pool, mind_own_business, 1, 0)).kind, YOKE_OK);
+        CHECK_EQ(end_job(submit(pool, mind_own_business, 1, 0)).kind, YOKE_OK);
     const uint64_t started = stats_of(pool).started - before;
     fprintf(stderr, "    %d starts in 2 s\n", (int)started);
     CHECK(started >= 5 && started <= 30);
@@ -375,9 +364,7 @@ static void workers_that_are_born_dead_are_held_back(void)
 
 static void a_pool_that_cannot_go_on_says_so_in_time(void)
 {
-    memset(it, 0, sizeof *it);
-    yoke_pool *pool = make((yoke_pool_config){.workers = 1, .worker_init = die_if_told});
-    WAIT_FOR(stats_of(pool).spares == 1);
+    yoke_pool *pool = make_with_live_spare(1);
     count_set(&it->doomed_to_die, 1);
     int pid = -1, spare = -1;
     CHECK_EQ(yoke_pool_worker_ids(pool, &pid, 1), 1);
@@ -389,8 +376,8 @@ static void a_pool_that_cannot_go_on_says_so_in_time(void)
     yoke_job *waiting = submit(pool, mind_own_business, 1, 0);
     CHECK_EQ(signal_child(spare, SIGKILL), 1);
     const int64_t begin = yoke_now_ns();
-    CHECK_EQ(outcome_of(job).kind, YOKE_CRASHED);
-    CHECK_EQ(outcome_of(waiting).kind, YOKE_CANCELLED);
+    CHECK_EQ(end_job(job).kind, YOKE_CRASHED);
+    CHECK_EQ(end_job(waiting).kind, YOKE_CANCELLED);
     fprintf(stderr, "    broken after %d ms and %ld starts\n", (int)((yoke_now_ns() - begin) / ms),
             count_get(&it->inits));
     yoke_job *none = NULL;

@@ -22,11 +22,8 @@ static volatile sig_atomic_t innocent;
 
 static yoke_pool *make(yoke_pool_config config)
 {
-    config.size = sizeof config;
     config.kind = YOKE_PROCESSES;
-    yoke_pool *pool = NULL;
-    CHECK_RC(yoke_pool_create(&config, &pool), 0);
-    return pool;
+    return make_pool_of(config);
 }
 
 /* --- doomed, then cut short ------------------------------------------------------------------ */

@@ -158,7 +158,7 @@ static int work_as_init(void *arg)
         crash_one_item(pool, 1);
     }
     int pids[2];
-    CHECK_EQ(yoke_pool_worker_ids(pool, pids, 2), 2);
+    WAIT_FOR(yoke_pool_worker_ids(pool, pids, 2) == 2);
     CHECK_EQ(kill(pids[0], SIGKILL), 0);
     check_pool_works(pool);
     end_pool(pool);

@@ -167,12 +167,7 @@ static void reduces_add_nothing_twice(void)
 
 int main(int argc, char **argv)
 {
-    check_main(argc, argv);
-    if (!check_has_kind(YOKE_PROCESSES))
-        skip("kills need processes");
-    check_kind = YOKE_PROCESSES;
-    end_pool(make_pool(YOKE_PROCESSES, 3));
-    const struct usage before = usage_now();
+    const struct usage before = killer_test_begin(argc, argv);
     RUN(a_kill_costs_one_item_at_most);
     RUN(in_shared_memory_too);
     RUN(retries_save_the_items);

@@ -139,12 +139,7 @@ static void all_workers_killed_at_once(void)
 
 int main(int argc, char **argv)
 {
-    check_main(argc, argv);
-    if (!check_has_kind(YOKE_PROCESSES))
-        skip("kills need processes");
-    check_kind = YOKE_PROCESSES;
-    end_pool(make_pool(YOKE_PROCESSES, 3));
-    const struct usage before = usage_now();
+    const struct usage before = killer_test_begin(argc, argv);
     RUN(without_retries_a_kill_costs_one_task_at_most);
     RUN(with_retries_no_task_is_lost);
     RUN(all_workers_killed_at_once);

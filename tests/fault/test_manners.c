@@ -143,8 +143,7 @@ static void control_c_is_the_programs(void)
         check_pool_works(pool);
     CHECK_EQ(yoke_pool_worker_ids(pool, again, WORKERS), WORKERS);
     CHECK_EQ(memcmp(pids, again, sizeof pids), 0);
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(pool);
     CHECK_EQ(stats.died, 0);
     end_pool(pool);
 }

@@ -190,8 +190,7 @@ static void catch (struct stepkill *s, enum what what)
 
 static int is_whole(struct stepkill *s)
 {
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(s->pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(s->pool);
     return stats.workers == 1 && stats.spares == 1;
 }
 

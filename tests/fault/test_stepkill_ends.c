@@ -81,8 +81,7 @@ static void told_to_end(void)
 
 static unsigned long workers_started(const struct stepkill *s)
 {
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(s->pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(s->pool);
     return (unsigned long)stats.started;
 }
 

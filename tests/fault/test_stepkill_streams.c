@@ -84,13 +84,6 @@ static void *call(void *arg)
     return NULL;
 }
 
-static int all_handed_out(yoke_pool *pool)
-{
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
-    return stats.in_flight == 3;
-}
-
 static void begin(struct stepkill *s)
 {
     struct streams *w = s->state;
@@ -104,7 +97,7 @@ static void begin(struct stepkill *s)
     w->rc = 1;
     count_set(&w->over, 0);
     CHECK_EQ(pthread_create(&w->caller, NULL, call, w), 0);
-    WAIT_FOR(all_handed_out(s->pool));
+    WAIT_FOR(stats_of(s->pool).in_flight == 3); /* all of its parts */
 }
 
 /* The next part has begun; it is like this one. */
@@ -137,13 +130,7 @@ static void judge(struct stepkill *s)
 {
     struct streams *w = s->state;
     const unsigned long crashed = s->crashed;
-    const int64_t until = yoke_in_ms(STEPKILL_END_MS);
-    while (!count_get(&w->over) && yoke_now_ns() < until)
-        breathe();
-    MUST(count_get(&w->over), "I9 the call ends, in time");
-    s->over++;
-    stepkill_ended(s);
-    CHECK_EQ(pthread_join(w->caller, NULL), 0);
+    stepkill_join(s, w->caller, &w->over);
     for (size_t i = 0; i < ITEMS; i++)
         judge_item(s, i);
     MUST(s->crashed - crashed <= (unsigned long)s->killed, "I1 a kill costs one item at most");

@@ -93,13 +93,6 @@ static void *call(void *arg)
     return NULL;
 }
 
-static int all_handed_out(yoke_pool *pool)
-{
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
-    return stats.in_flight == 3;
-}
-
 static void begin(struct stepkill *s)
 {
     struct sweeps *w = s->state;
@@ -114,7 +107,7 @@ static void begin(struct stepkill *s)
     w->rc = 1;
     count_set(&w->over, 0);
     CHECK_EQ(pthread_create(&w->caller, NULL, call, w), 0);
-    WAIT_FOR(all_handed_out(s->pool));
+    WAIT_FOR(stats_of(s->pool).in_flight == 3); /* all of its parts */
 }
 
 /* The next part has begun; it is like this one. */
@@ -206,13 +199,7 @@ static void judge_range(struct stepkill *s)
 static void judge(struct stepkill *s)
 {
     struct sweeps *w = s->state;
-    const int64_t until = yoke_in_ms(STEPKILL_END_MS);
-    while (!count_get(&w->over) && yoke_now_ns() < until)
-        breathe();
-    MUST(count_get(&w->over), "I9 the call ends, in time");
-    s->over++;
-    stepkill_ended(s);
-    CHECK_EQ(pthread_join(w->caller, NULL), 0);
+    stepkill_join(s, w->caller, &w->over);
     if (w->sweep->kind == MAP)
         judge_map(s);
     else

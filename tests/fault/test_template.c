@@ -51,8 +51,7 @@ static void kill_all_workers(yoke_pool *pool)
 
 static void wait_for_workers(yoke_pool *pool, unsigned workers)
 {
-    yoke_pool_stats stats = {.size = sizeof stats};
-    WAIT_FOR(yoke_pool_stats_get(pool, &stats) == 0 && stats.workers == workers);
+    WAIT_FOR(stats_of(pool).workers == workers);
 }
 
 static yoke_pool *make_image_pool(int image)

@@ -409,8 +409,7 @@ static void soak_churn_step(struct soak_actor *actor)
 /* Something came to an end since the last kill, so no pool gives up. */
 static inline int soak_has_moved(struct soak_pool *entry)
 {
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(entry->pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(entry->pool);
     const int moved = stats.tasks > entry->tasks_then;
     entry->tasks_then = moved ? stats.tasks : entry->tasks_then;
     return moved;

@@ -147,8 +147,7 @@ static int all_parked(void)
 /* All workers there, and the spare. */
 static int is_whole(const struct soak_pool *entry)
 {
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(entry->pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(entry->pool);
     return stats.workers == entry->workers && stats.in_flight == 0 &&
            stats.spares == (entry->kind == YOKE_PROCESSES);
 }

@@ -104,8 +104,7 @@ static void race_on(int kind, int force)
             CHECK_EQ(pthread_join(threads[i], NULL), 0);
         check_round(&race, begun, ended);
     }
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(pool);
     CHECK_EQ(stats.in_flight, 0);
     check_pool_works(pool);
     end_pool(pool);

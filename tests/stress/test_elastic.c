@@ -61,8 +61,7 @@ static void a_pool_grows_until_all_tasks_run(void)
             CHECK_EQ(outcome.kind, YOKE_OK);
             yoke_job_release(jobs[i]);
         }
-        yoke_pool_stats stats = {.size = sizeof stats};
-        CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+        const yoke_pool_stats stats = stats_of(pool);
         CHECK(stats.workers <= MOST);
         CHECK_EQ(stats.died, 0);
     }
@@ -110,8 +109,7 @@ static void a_pool_never_grows_beyond_its_most_and_shrinks(void)
     }
     CHECK(count_get(&crowd.most) > 2);
     CHECK(count_get(&crowd.most) <= 6);
-    yoke_pool_stats stats = {.size = sizeof stats};
-    WAIT_MS(yoke_pool_stats_get(pool, &stats) == 0 && stats.workers == 2, 40000);
+    WAIT_MS(stats_of(pool).workers == 2, 40000);
     check_pool_works(pool);
     end_pool(pool);
     WAIT_FOR(count_threads() <= threads);

@@ -130,8 +130,7 @@ static void many_callers_share_a_pool(void)
         }
         for (int i = 0; i < CALLERS; i++)
             CHECK_EQ(pthread_join(callers[i].thread, NULL), 0);
-        yoke_pool_stats stats = {.size = sizeof stats};
-        CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+        const yoke_pool_stats stats = stats_of(pool);
         CHECK_EQ(stats.in_flight, 0);
         CHECK_EQ(stats.workers, workers);
         CHECK_EQ(stats.died, 0);

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "platform/linux/rlimits.h"
 #include "platform/linux/supervisor/protocol.h"
 #include "platform/platform.h"
 
@@ -216,38 +217,6 @@ static int launch_child(struct launch *launch, int *pid, int *pidfd)
     return 0;
 }
 
-/* As yk_limits_apply sets them: never more than is allowed already. */
-static void add_limit(struct yk_raw_limit *limits, unsigned *count, int what, uint64_t soft,
-                      uint64_t hard)
-{
-    struct rlimit now = {.rlim_max = RLIM_INFINITY};
-    (void)getrlimit((__rlimit_resource_t)what, &now);
-    limits[(*count)++] = (struct yk_raw_limit){
-        .resource = what,
-        .soft = soft < now.rlim_max ? soft : now.rlim_max,
-        .hard = hard < now.rlim_max ? hard : now.rlim_max,
-    };
-}
-
-static unsigned list_limits(const yoke_limits *wanted, struct yk_raw_limit limits[YK_LIMITS_MAX])
-{
-    unsigned count = 0;
-    if (wanted->memory_bytes != 0) {
-        add_limit(limits, &count, RLIMIT_DATA, wanted->memory_bytes, wanted->memory_bytes);
-    }
-    if (wanted->cpu_ns > 0) {
-        const uint64_t seconds = (uint64_t)((wanted->cpu_ns - 1) / NS_PER_S + 1);
-        add_limit(limits, &count, RLIMIT_CPU, seconds, seconds + 1);
-    }
-    if (wanted->file_bytes != 0) {
-        add_limit(limits, &count, RLIMIT_FSIZE, wanted->file_bytes, wanted->file_bytes);
-    }
-    if (wanted->files != 0) {
-        add_limit(limits, &count, RLIMIT_NOFILE, wanted->files, wanted->files);
-    }
-    return count;
-}
-
 static int start_plain(const struct yk_program *program, struct yk_program_handle *handle)
 {
     struct yk_raw_limit limits[YK_LIMITS_MAX];
@@ -256,7 +225,7 @@ static int start_plain(const struct yk_program *program, struct yk_program_handl
         .argv = program->argv,
         .control = NOBODY,
         .limits = limits,
-        .limit_count = list_limits(program->limits, limits),
+        .limit_count = yk_limits_list(program->limits, limits),
     };
     handle->control = NOBODY;
     return launch_child(&launch, &handle->pid, &handle->pidfd);
@@ -321,7 +290,7 @@ static int start_supervised(const struct yk_program *program, struct yk_program_
     char number[NUMBER_BYTES];
     int pair[2];
     struct yk_sup_task task = {.host = getpid(), .leave = program->leave};
-    task.limit_count = list_limits(program->limits, task.limits);
+    task.limit_count = yk_limits_list(program->limits, task.limits);
     char **const argv = supervisor_argv(program, number);
     if (argv == NULL) {
         return -ENOMEM;

@@ -145,8 +145,7 @@ static void force_kills_a_process_that_does_not_listen(void)
         yoke_job_release(job);
         check_pool_works(pool);
     }
-    yoke_pool_stats stats = {.size = sizeof stats};
-    WAIT_FOR(yoke_pool_stats_get(pool, &stats) == 0 && stats.workers == 2);
+    WAIT_FOR(stats_of(pool).workers == 2);
     CHECK_EQ(yoke_pool_worker_ids(pool, NULL, 0), 2);
     end_pool(pool);
     yoke_shared_free(gate);

@@ -106,8 +106,7 @@ static void a_death_costs_one_item_and_has_a_name(void)
         check_map(pool, plan, 0, ends[plan.how].signal, ends[plan.how].code);
         check_pool_works(pool);
     }
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(pool);
     CHECK(stats.died >= (uint64_t)HOWS * N / 40);
     CHECK(stats.started >= stats.died + stats.workers);
     end_pool(pool);

@@ -63,8 +63,7 @@ static void defaults_make_a_pool(void)
 {
     yoke_pool *pool = NULL;
     CHECK_RC(yoke_pool_create(NULL, &pool), 0);
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(pool);
     CHECK_EQ(stats.kind, YOKE_THREADS);
     CHECK_EQ(stats.workers, yoke_cpu_count());
     check_pool_works(pool);
@@ -334,8 +333,7 @@ static void many_workers_fit(void)
     {
         const unsigned many = CHECK_TSAN ? 40 : kind == YOKE_THREADS ? 300 : 64;
         yoke_pool *pool = make_pool(kind, many);
-        yoke_pool_stats stats = {.size = sizeof stats};
-        CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+        const yoke_pool_stats stats = stats_of(pool);
         CHECK(kind == YOKE_SERIAL || stats.workers == many);
         check_pool_works(pool);
         end_pool(pool);
@@ -358,8 +356,7 @@ static void the_maker_thread_may_end_first(void)
         yoke_pool *pool = made;
         for (int i = 0; i < 20; i++)
             check_pool_works(pool);
-        yoke_pool_stats stats = {.size = sizeof stats};
-        CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+        const yoke_pool_stats stats = stats_of(pool);
         CHECK_EQ(stats.died, 0);
         end_pool(pool);
     }

@@ -241,8 +241,7 @@ static int refuse_when_open(unsigned worker, void *user)
 static void *kill_when_full(void *arg)
 {
     struct killer *killer = arg;
-    yoke_pool_stats stats = {.size = sizeof stats};
-    WAIT_FOR(yoke_pool_stats_get(killer->pool, &stats) == 0 && stats.in_flight == SLOTS);
+    WAIT_FOR(stats_of(killer->pool).in_flight == SLOTS);
     WAIT_FOR(count_get(&killer->gate->begun) >= 2);
     count_set(&killer->gate->open, 1);
     const int64_t until = soon();

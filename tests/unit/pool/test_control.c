@@ -91,11 +91,8 @@ static int tell_pid(yoke_task *task, const void *in, void *out)
 
 static yoke_pool *make(yoke_pool_config config)
 {
-    config.size = sizeof config;
     config.kind = YOKE_PROCESSES;
-    yoke_pool *pool = NULL;
-    CHECK_RC(yoke_pool_create(&config, &pool), 0);
-    return pool;
+    return make_pool_of(config);
 }
 
 static yoke_job *submit(yoke_pool *pool, yoke_fn *fn, int64_t timeout_ns)
@@ -104,22 +101,6 @@ static yoke_job *submit(yoke_pool *pool, yoke_fn *fn, int64_t timeout_ns)
     yoke_job *job = NULL;
     CHECK_RC(yoke_submit(pool, fn, NULL, 0, 8, &options, &job), 0);
     return job;
-}
-
-static yoke_outcome outcome_of(yoke_job *job)
-{
-    yoke_outcome outcome = {.kind = -1};
-    CHECK_RC(yoke_wait(job, soon()), 0);
-    CHECK_RC(yoke_job_result(job, &outcome, NULL, NULL), 0);
-    yoke_job_release(job);
-    return outcome;
-}
-
-static yoke_pool_stats stats_of(yoke_pool *pool)
-{
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
-    return stats;
 }
 
 static int only_worker(yoke_pool *pool)
@@ -147,7 +128,7 @@ static void a_handler_saves_the_worker(void)
             WAIT_FOR(count_get(&it->begun) == round);
             if (!timeout)
                 CHECK_EQ(yoke_job_cancel(job, 1), 0);
-            const yoke_outcome outcome = outcome_of(job);
+            const yoke_outcome outcome = end_job(job);
             CHECK_EQ(outcome.kind, timeout ? YOKE_TIMEDOUT : YOKE_CANCELLED);
             CHECK_EQ(outcome.attempts, 1);
             const void *out = NULL;
@@ -201,7 +182,7 @@ static void who_does_not_listen_is_killed_in_the_end(void)
         const int64_t begin = yoke_now_ns();
         CHECK_EQ(yoke_job_cancel(job, 1), 0);
         CHECK_EQ(yoke_job_cancel(job, 1), 0); /* once more changes nothing */
-        CHECK_EQ(outcome_of(job).kind, YOKE_CANCELLED);
+        CHECK_EQ(end_job(job).kind, YOKE_CANCELLED);
         CHECK(yoke_now_ns() - begin >= (stubborn ? 70 : 30) * ms);
         check_pool_works(pool);
         CHECK_EQ(count_get(&it->begun), 1);
@@ -278,7 +259,7 @@ static void what_it_had_made_is_given_back(void)
         yoke_job *job = submit(pool, make_a_result, 0);
         WAIT_FOR(count_get(&it->begun) == round);
         CHECK_EQ(yoke_job_cancel(job, 1), 0);
-        CHECK_EQ(outcome_of(job).kind, YOKE_CANCELLED);
+        CHECK_EQ(end_job(job).kind, YOKE_CANCELLED);
     }
     CHECK_EQ(count_blocks(), blocks);
     end_pool(pool);
@@ -296,7 +277,7 @@ static void a_stopped_worker_is_woken_to_hear_it(void)
     CHECK_EQ(signal_child(pid, SIGSTOP), 1);
     WAIT_FOR(proc_read(pid, &info) && info.state == 'T');
     CHECK_EQ(yoke_job_cancel(job, 1), 0);
-    CHECK_EQ(outcome_of(job).kind, YOKE_CANCELLED);
+    CHECK_EQ(end_job(job).kind, YOKE_CANCELLED);
     check_pool_works(pool);
     CHECK_EQ(stats_of(pool).died, 0);
     end_pool(pool);
@@ -342,7 +323,7 @@ static int stop_while_it_waits(yoke_pool *pool)
     yoke_job *job = submit(pool, to_be_stopped, 0);
     WAIT_FOR(count_get(&it->begun) == 1);
     CHECK_EQ(yoke_job_cancel(job, 1), 0);
-    CHECK_EQ(outcome_of(job).kind, YOKE_CANCELLED);
+    CHECK_EQ(end_job(job).kind, YOKE_CANCELLED);
     const int64_t until = yoke_in_ms(300);
     while (!is_stopped_or_gone(pid) && yoke_now_ns() < until)
         breathe();
@@ -405,7 +386,7 @@ static void a_word_that_names_another_is_not_believed(void)
         CHECK_RC(yoke_submit(pool, name_another, &phases[i], 8, 0, NULL, &job), 0);
         WAIT_FOR(count_get(&it->begun) == 1);
         CHECK_EQ(yoke_job_cancel(job, 1), 0);
-        CHECK_EQ(outcome_of(job).kind, YOKE_CANCELLED);
+        CHECK_EQ(end_job(job).kind, YOKE_CANCELLED);
         check_pool_works(pool);
         end_pool(pool);
     }

@@ -54,18 +54,8 @@ static int work(yoke_task *task, const void *in, void *out)
 
 static yoke_pool *make(yoke_pool_config config)
 {
-    config.size = sizeof config;
-    yoke_pool *pool = NULL;
     memset(it, 0, sizeof *it);
-    CHECK_RC(yoke_pool_create(&config, &pool), 0);
-    return pool;
-}
-
-static yoke_pool_stats stats_of(yoke_pool *pool)
-{
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
-    return stats;
+    return make_pool_of(config);
 }
 
 static void map_some(yoke_pool *pool, int count)

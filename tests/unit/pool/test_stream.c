@@ -111,8 +111,7 @@ static yoke_stream_config config_of(struct scene *s)
 
 static unsigned in_flight(yoke_pool *pool)
 {
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_pool_stats_get(pool, &stats), 0);
+    const yoke_pool_stats stats = stats_of(pool);
     return stats.in_flight;
 }
 

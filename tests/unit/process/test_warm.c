@@ -261,6 +261,8 @@ static void nothing_piles_up(void)
 int main(int argc, char **argv)
 {
     check_main(argc, argv);
+    if (!check_has_kind(YOKE_PROCESSES))
+        skip("no processes under ThreadSanitizer, or in qemu-user: it has no CLONE_PARENT");
     CHECK_RC(yoke_init(), 0);
     CHECK_EQ(finish(start(answer, (void *)1, NULL)).code, 1);
     RUN(the_next_one_is_ready);

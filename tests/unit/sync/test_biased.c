@@ -17,7 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "sync/biased.h"
+#include "pool/pool_private.h"
 
 enum { STRANGERS = 2, PER_STRANGER = 600, REUSES = 200, FINIS = 3000 };
 
@@ -52,7 +52,7 @@ static void *come_seldom(void *arg)
     long seen = 0;
     for (int i = 0; i < PER_STRANGER; i++) {
         const int64_t until = yoke_in_ms(2);
-        while (count_get(&room->favourite_uses) < seen + 1500 && yoke_now_ns() < until)
+        while (count_get(&room->favourite_uses) < seen + 12000 && yoke_now_ns() < until)
             sched_yield();
         seen = count_get(&room->favourite_uses);
         visit(room, 2 + i % 2, i % 3);
@@ -83,6 +83,52 @@ static void one_at_a_time(void)
             is_biased(&room) ? "still so" : "not so");
 }
 
+static void *come_in_a_rush(void *arg)
+{
+    struct room *room = arg;
+    for (int i = 0; i < 40; i++)
+        visit(room, 2, i % 5);
+    count_up(&room->going, -1);
+    return NULL;
+}
+
+/* The favourite gets its favour while strangers use the lock. */
+static void the_favour_comes_in_the_middle(void)
+{
+    for (int round = 0; round < REUSES; round++) {
+        struct room room = {.going = STRANGERS};
+        pthread_t strangers[STRANGERS];
+        long mine = 0;
+        for (int i = 0; i < STRANGERS; i++)
+            CHECK_EQ(pthread_create(&strangers[i], NULL, come_in_a_rush, &room), 0);
+        while (count_get(&room.going) == STRANGERS && mine < round)
+            mine++, visit(&room, 1, 0);
+        yk_biased_init(&room.lock);
+        for (; count_get(&room.going) > 0; mine++)
+            visit(&room, 1, 0);
+        for (int i = 0; i < STRANGERS; i++)
+            CHECK_EQ(pthread_join(strangers[i], NULL), 0);
+        CHECK_EQ(room.visits, mine + STRANGERS * 40);
+    }
+}
+
+/* Starting workers is not what the favour is lost for. */
+static void the_start_of_a_pool_costs_no_favour(void)
+{
+    struct room room = {.made = 0};
+    yk_biased_init(&room.lock);
+    if (!is_biased(&room) || !check_has_kind(YOKE_PROCESSES)) {
+        fprintf(stderr, "    no favourites, or no process pools here\n");
+        return;
+    }
+    check_kind = YOKE_PROCESSES;
+    yoke_pool *pool = make_pool(YOKE_PROCESSES, 40);
+    WAIT_FOR(stats_of(pool).spares == 1);
+    check_pool_works(pool);
+    CHECK(yk_biased_is_favourite(&pool->lock));
+    end_pool(pool);
+}
+
 /* However often the favourite came long ago: who uses the lock now does not pay for ever. */
 static void *come_often(void *arg)
 {
@@ -107,15 +153,6 @@ static void the_favour_is_lost_to_who_comes_often(void)
 }
 
 /* The favourite takes its leave while strangers are just about to take the favour away. */
-static void *come_in_a_rush(void *arg)
-{
-    struct room *room = arg;
-    for (int i = 0; i < 40; i++)
-        visit(room, 2, i % 5);
-    count_up(&room->going, -1);
-    return NULL;
-}
-
 static void the_favour_is_lost_in_the_middle(void)
 {
     for (int round = 0; round < REUSES; round++) {
@@ -279,6 +316,8 @@ int main(int argc, char **argv)
 {
     check_main(argc, argv);
     RUN(one_at_a_time);
+    RUN(the_favour_comes_in_the_middle);
+    RUN(the_start_of_a_pool_costs_no_favour);
     RUN(the_favour_is_lost_to_who_comes_often);
     RUN(the_favour_is_lost_in_the_middle);
     RUN(the_favourite_is_gone);
