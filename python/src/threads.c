@@ -52,7 +52,7 @@ static int look_at(struct dl_phdr_info *module, size_t size, void *arg)
     for (size_t i = 0; i < sizeof libraries / sizeof libraries[0]; i++) {
         if (strstr(base, libraries[i]) != NULL && strlen(name) < sizeof found->names[0] &&
             found->count < sizeof found->names / sizeof found->names[0]) {
-            strcpy(found->names[found->count++], name);
+            memcpy(found->names[found->count++], name, strlen(name) + 1);
             break;
         }
     }

@@ -232,31 +232,41 @@ int ypy_fork_check(void)
 int ypy_fork_fds(int **fds, size_t *count)
 {
     size_t room = 64;
+    int *list = PyMem_RawMalloc(room * sizeof *list);
     DIR *const folder = opendir("/proc/self/fd");
-    *fds = PyMem_RawMalloc(room * sizeof **fds);
+    const int error = folder == NULL ? -errno : -ENOMEM;
     *count = 0;
-    for (const struct dirent *entry;
-         *fds != NULL && folder != NULL && (entry = readdir(folder)) != NULL;) {
-        const int fd = atoi(entry->d_name);
+    while (folder != NULL && list != NULL) {
+        const struct dirent *const entry =
+            readdir(folder); /* NOLINT(concurrency-mt-unsafe): ours */
+        if (entry == NULL) {
+            break;
+        }
+        const int fd = (int)strtol(entry->d_name, NULL, 10);
         if (fd <= STDERR_FILENO || fd == dirfd(folder)) {
             continue;
         }
         if (*count == room) {
             room *= 2;
-            int *const more = PyMem_RawRealloc(*fds, room * sizeof **fds);
+            int *const more = PyMem_RawRealloc(list, room * sizeof *list);
             if (more == NULL) {
-                PyMem_RawFree(*fds);
-                *fds = NULL;
-                break;
+                PyMem_RawFree(list);
             }
-            *fds = more;
+            list = more;
         }
-        (*fds)[(*count)++] = fd;
+        if (list != NULL) {
+            list[(*count)++] = fd;
+        }
+    }
+    if (folder == NULL || list == NULL) {
+        PyMem_RawFree(list);
+        list = NULL;
     }
     if (folder != NULL) {
         (void)closedir(folder);
     }
-    return *fds != NULL ? 0 : -ENOMEM;
+    *fds = list;
+    return list != NULL ? 0 : error;
 }
 
 /* --- start="fresh" ---------------------------------------------------------------------------- */
