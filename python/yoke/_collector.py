@@ -405,6 +405,7 @@ def _at_exit():
     runners = [runner for runner in _runners if runner.pid == os.getpid()]
     if _interrupted():
         _end(runners)
+        _keep_interrupted()
         return
     for runner in runners:
         runner.close()
@@ -417,11 +418,19 @@ def _at_exit():
                 _note([runner for runner in runners if runner.thread.is_alive()])
     except KeyboardInterrupt:
         _end(runners)
-        _end_as_interrupted()
-        raise
+        _keep_interrupted()
     except BaseException:
         _end(runners)
         raise
+
+
+def _keep_interrupted():
+    """Python ends by SIGINT where the text that it executed last ended by KeyboardInterrupt, so that
+    the shell knows. Modules execute texts when they are imported, so that text may be another."""
+    try:
+        exec("raise KeyboardInterrupt")
+    except KeyboardInterrupt:
+        pass
 
 
 def _end(runners):
@@ -434,8 +443,7 @@ def _end(runners):
 
 
 def _end_as_interrupted():
-    """End this process as Python does for a KeyboardInterrupt that nobody caught: the signal tells
-    the shell. What is raised while threads are waited for would be printed and forgotten."""
+    """End this process without waiting for its threads."""
     import atexit
     import signal
 

@@ -3,7 +3,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures.process import BrokenProcessPool
+try:
+    from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
+except RuntimeError:
+    # The interpreter ends, and that module cannot be imported any more: nobody catches its classes.
+    from concurrent.futures import BrokenExecutor as BrokenProcessPool
+
+    class _RemoteTraceback(Exception):
+        def __str__(self):
+            return str(self.args[0])
+
 
 __all__ = ["PoolBroken", "PoolClosed", "TaskTimeout", "TransferError", "WorkerDied"]
 

@@ -6,10 +6,10 @@ concurrent.futures.process take a while to import.
 """
 
 from concurrent.futures import CancelledError
-from concurrent.futures.process import _RemoteTraceback  # as the stdlib's own pools attach it
 import signal as _signal
 
 from . import _errors
+from ._errors import _RemoteTraceback  # as the standard library's own pools attach it
 
 
 def remote(exc, text):

@@ -312,7 +312,7 @@ class Processes:
             self.assertEqual(got, [i for i in range(200) if i != 77])
 
     def test_timeout_of_an_item(self):
-        results = self.pool.map(sleep_at, range(20), [5] * 20, timeout=0.5)
+        results = self.pool.map(sleep_at, range(20), [5] * 20, timeout=3 * kit.SLOW)
         for i in range(20):
             if i == 5:
                 with self.assertRaises(yoke.TaskTimeout):

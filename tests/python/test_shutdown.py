@@ -377,10 +377,14 @@ class Exit(unittest.TestCase):
 
     def test_ctrl_c(self):
         """In each kind of wait: the end comes at once, with one traceback, and nothing is left."""
+        announced = (
+            "import yoke._collector as c; join = c.Runner.join; "
+            "c.Runner.join = lambda *args: (print('begun', flush=True), join(*args))[1]"
+        )
         waits = {
             "result": "pool.submit(sleep).result()",
             "map": "list(pool.map(sleep, range(4)))",
-            "exit": "pool.submit(sleep)",
+            "exit": "pool.submit(time.sleep, 60); " + announced,
             "shutdown": "pool.submit(sleep); pool.shutdown()",
             "with": "with pool: pool.submit(sleep)",
             "result within with": "with pool: pool.submit(sleep).result()",
