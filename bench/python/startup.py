@@ -11,6 +11,7 @@ import mmap
 import os
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 import work
@@ -22,8 +23,12 @@ SECONDS_MAX = 60
 
 def program(text: str, *arguments: str) -> list[str]:
     """Run a program that knows the modules beside this one; the words that it printed."""
+    return run("-c", text, *arguments)
+
+
+def run(*words: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", text, *arguments],
+        [sys.executable, *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -76,6 +81,28 @@ class First(Figure):
 
     def ref(self) -> float:
         return self.first(FIRST_REF)
+
+
+MAIN = """
+def negative(number):
+    return -number
+if __name__ == "__main__":
+    """
+
+
+class FirstMain(First):
+    """The same with a function of `__main__`, and so with a file of a program."""
+
+    name = "python/pool-start-fresh-main"
+
+    def first(self, text: str) -> float:
+        text = MAIN + text.strip().replace("abs", "negative").replace("\n", "\n    ")
+        with tempfile.NamedTemporaryFile("w", prefix="yoke-bench-", suffix=".py") as file:
+            file.write(text)
+            file.flush()
+            nanoseconds, answer = run(file.name)
+        same(answer, "7")
+        return int(nanoseconds) / 1e6
 
 
 class Large(Figure):
@@ -155,4 +182,4 @@ class ImportPool(Import):
         return int(program(IMPORT.replace("import yoke", "from yoke import Pool"))[0]) / 1e6
 
 
-FIGURES = [First(), Large(), Import(), ImportPool()]
+FIGURES = [First(), FirstMain(), Large(), Import(), ImportPool()]
