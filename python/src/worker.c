@@ -113,16 +113,16 @@ static PyObject *loop(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    int64_t turn_ns = yoke_now_ns();
+    int64_t turn_ns = ypy_tick_ns();
     while (current != NULL) {
         int rc = yoke_worker_next(current, 0);
         if (rc == -ETIMEDOUT) {
             rc = sleep_for_task(current);
-            turn_ns = yoke_now_ns();
-        } else if (yoke_now_ns() - turn_ns > TURN_NS) {
+            turn_ns = ypy_tick_ns();
+        } else if (ypy_tick_ns() - turn_ns > TURN_NS) {
             Py_BEGIN_ALLOW_THREADS
             Py_END_ALLOW_THREADS
-            turn_ns = yoke_now_ns();
+            turn_ns = ypy_tick_ns();
         }
         if (rc == YOKE_ECLOSED || (rc == -EINTR && run_handlers())) {
             break;

@@ -7,7 +7,12 @@
 #ifndef YPY_WORKER_H
 #define YPY_WORKER_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* CLOCK_MONOTONIC_COARSE */
+#endif
 #include "ypy.h"
+
+#include <time.h>
 
 struct ypy_worker {
     struct ypy_state *state;    /* NULL: this process is no worker */
@@ -17,6 +22,14 @@ struct ypy_worker {
 };
 
 extern struct ypy_worker ypy_worker;
+
+/* The time as of the clock's last tick, at most 10 ms ago: a fifth of the price of the time. */
+static inline int64_t ypy_tick_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
 
 /* Take the GIL if the main loop has let it go. */
 void ypy_worker_wake(void);

@@ -48,8 +48,7 @@ def main(fd):
         ticket = os.environ.pop("YOKE_IMAGE", "")
         _become(setup)
         _preload(setup)
-        from yoke import _loading as _loading  # what all workers need, once
-
+        _load()
         _open_streams()
         os.register_at_fork(after_in_child=_forked)
         gc.freeze()
@@ -57,6 +56,21 @@ def main(fd):
     except BaseException as exc:
         _tell(fd, exc)
         os._exit(1)
+
+
+def _load():
+    """What all workers need, once. _pickle wants functools for partial alone, which is in _functools;
+    the rest of functools takes as long as all else here."""
+    early = "functools" not in sys.modules
+    if early:
+        import _functools
+
+        sys.modules["functools"] = _functools
+    try:
+        from yoke import _loading as _loading
+    finally:
+        if early:
+            del sys.modules["functools"]
 
 
 def _tell(fd, exc):
@@ -276,7 +290,19 @@ def _initialize(initializer):
 
         initializer = pickle.loads(initializer)
     fn, args = initializer
-    fn(*args)
+    try:
+        fn(*args)
+    except BaseException:
+        # Logging hears of it, as with the standard library, where anything has imported it; what it
+        # sends through a queue of multiprocessing gets out before this worker ends.
+        logging = sys.modules.get("logging")
+        if logging is not None:
+            logger = logging.getLogger("concurrent.futures")
+            logger.critical("Exception in initializer:", exc_info=True)
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util._exit_function()
+        raise
 
 
 def _forked():
