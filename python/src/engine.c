@@ -7,12 +7,15 @@
  */
 #include "engine.h"
 
+#include <signal.h>
+
 #define AT_ONCE 64
 #define UNUSED_MAX 4096
 #define OUT_KEEP_BYTES ((size_t)4 << 20)
 #define LOOK_NS 1000000LL  /* how often the collector looks while nobody watches */
 #define LINGER_LOOKS 50    /* so often without work before it sleeps */
 #define SLICE_NS 1000000LL /* of a wait for something else than the own job */
+#define SIGNAL_NS 20000000LL   /* how late a signal's handler may run */
 #define PATIENCE_NS 100000000LL
 
 static uint64_t generation = 1;
@@ -417,7 +420,8 @@ static int wait_step(struct ypy_core *core, struct ypy_call *call, int64_t until
     int rc = 0;
     pthread_mutex_lock(&core->lock);
     if (call->place == YPY_FLIGHT) {
-        rc = wait_for_job(core, call, until_ns);
+        /* In slices: another thread may have taken the signal that this one should hear of. */
+        rc = wait_for_job(core, call, sooner(until_ns, SIGNAL_NS));
     } else if (call->place == YPY_BACKLOG && core->pool != NULL) {
         /* Its turn comes when something ends. */
         pump(core);
@@ -669,12 +673,17 @@ static bool end_pool(struct ypy_core *core)
 
 int ypy_core_drive(struct ypy_core *core)
 {
+    /* While it sleeps, signals are for those who would run their handlers. */
+    sigset_t all, before;
+    (void)sigfillset(&all);
     for (bool over = false; !over;) {
         Py_BEGIN_ALLOW_THREADS
+        (void)pthread_sigmask(SIG_BLOCK, &all, &before);
         pthread_mutex_lock(&core->lock);
         await_ends(core);
         over = is_through(core);
         pthread_mutex_unlock(&core->lock);
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
         over = over && end_pool(core);
         Py_END_ALLOW_THREADS
         ypy_core_resolve_all(core);

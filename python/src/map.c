@@ -212,7 +212,17 @@ static PyObject *next_result(struct ypy_map *map)
     }
 }
 
-/* One thread at a time: 0, or -1 with an exception. */
+/* One of those who wait for their turn may go. */
+static void tell(struct ypy_map *map)
+{
+    if (map->waiting != 0 && !map->told) {
+        map->told = true;
+        PyThread_release_lock(map->turn);
+    }
+}
+
+/* One thread at a time: 0, or -1 with an exception. The GIL guards the taker: a lock of Python's would
+ * ask the clock for each item. `turn` is held always, but for the moment that lets one who waits on. */
 static int enter(struct ypy_map *map)
 {
     const unsigned long self = PyThread_get_thread_ident();
@@ -220,12 +230,18 @@ static int enter(struct ypy_map *map)
         PyErr_SetString(PyExc_ValueError, "map already executing");
         return -1;
     }
-    PyLockStatus got = PyThread_acquire_lock_timed(map->turn, 0, 0);
-    while (got != PY_LOCK_ACQUIRED) {
+    while (map->taker != 0) {
+        PyLockStatus got;
+        map->waiting++;
         Py_BEGIN_ALLOW_THREADS
         got = PyThread_acquire_lock_timed(map->turn, -1, 1);
         Py_END_ALLOW_THREADS
+        map->waiting--;
+        map->told = map->told && got != PY_LOCK_ACQUIRED;
         if (got == PY_LOCK_INTR && PyErr_CheckSignals() != 0) {
+            if (map->taker == 0) {
+                tell(map); /* it may have been meant for us */
+            }
             return -1;
         }
     }
@@ -236,7 +252,7 @@ static int enter(struct ypy_map *map)
 static void leave(struct ypy_map *map)
 {
     map->taker = 0;
-    PyThread_release_lock(map->turn);
+    tell(map);
 }
 
 static PyObject *map_next(PyObject *self)
@@ -287,6 +303,7 @@ PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs)
         Py_DECREF(map);
         return PyErr_NoMemory();
     }
+    (void)PyThread_acquire_lock(map->turn, NOWAIT_LOCK);
     map->definition = ypy_definition_in(core->state, fn, core->snapshot);
     const Py_ssize_t count = PyTuple_GET_SIZE(iterables);
     map->iterators = map->definition != NULL ? PyTuple_New(count) : NULL;

@@ -13,8 +13,10 @@ struct ypy_map {
     PyObject *iterators; /* tuple; NULL: no more items are wanted */
     bool star, unordered, fixed, exhausted;
     bool late;               /* the first batch is */
-    PyThread_type_lock turn; /* held by the thread that is in it */
-    unsigned long taker;     /* that thread, or 0 */
+    unsigned long taker;     /* the thread that is in it, or 0 */
+    unsigned waiting;        /* threads that want to be */
+    bool told;               /* one of them may come */
+    PyThread_type_lock turn; /* what they wait on */
     int64_t timeout_ns;
     unsigned retries;
     uint32_t chunk;

@@ -26,6 +26,9 @@ PyObject *ypy_raise(const char *name, PyObject *message)
     PyObject *const type = errors != NULL ? PyObject_GetAttrString(errors, name) : NULL;
     if (type != NULL) {
         PyErr_SetObject(type, message);
+    } else if (message != NULL) { /* the interpreter ends, and imports no more */
+        PyErr_Clear();
+        PyErr_SetObject(PyExc_RuntimeError, message);
     }
     Py_XDECREF(type);
     Py_XDECREF(errors);
