@@ -237,7 +237,9 @@ class Runner:
 
     def _await_ready(self):
         try:
-            self.ready.wait()
+            # In slices: another thread may have taken the signal that this one should hear of.
+            while not self.ready.wait(0.1):
+                pass
         except BaseException:
             self.close(True, True)
             raise
