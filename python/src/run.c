@@ -431,8 +431,8 @@ static void run_calls(struct run *run)
 {
     const uint32_t count = run->request->count;
     const int64_t budget_ns = run->request->budget_ns;
-    const bool timed = budget_ns != 0; /* else nobody asks how long it took */
-    const int64_t begin_ns = timed ? yoke_now_ns() : 0;
+    const bool timed = budget_ns != 0;
+    const int64_t begin_ns = timed ? yoke_now_ns() : ypy_tick_ns();
     load(run);
     while (run->done < count && !run->in_block && !run->stuck) {
         run_call(run);
@@ -443,7 +443,7 @@ static void run_calls(struct run *run)
             break;
         }
     }
-    run->request->took_ns = timed ? yoke_now_ns() - begin_ns : 0;
+    run->request->took_ns = (timed ? yoke_now_ns() : ypy_tick_ns()) - begin_ns;
     Py_CLEAR(run->fn);
     Py_CLEAR(run->load_error);
     Py_CLEAR(run->load_text);

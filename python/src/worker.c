@@ -34,6 +34,40 @@ static void let_go(void)
     ypy_worker.idle = PyEval_SaveThread();
 }
 
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static void leave(int number)
+{
+    (void)number;
+    _exit(0);
+}
+
+/* Handlers that tasks registered may wait for ever; we do not. */
+static void limit_farewell(void)
+{
+    struct sigaction action = {.sa_handler = leave};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGALRM, &action, NULL);
+    sigset_t alarm_only;
+    sigemptyset(&alarm_only);
+    sigaddset(&alarm_only, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &alarm_only, NULL);
+    const struct itimerval timer = {.it_value.tv_sec = FAREWELL_S};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static void say_farewell(void)
+{
+    limit_farewell();
+    PyObject *const image = PyImport_ImportModule("yoke._image");
+    PyObject *const done = image != NULL ? PyObject_CallMethod(image, "end_worker", NULL) : NULL;
+    if (done == NULL) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    Py_XDECREF(done);
+    Py_XDECREF(image);
+}
+
 /* --- the start -------------------------------------------------------------------------------- */
 
 static void worker_start(unsigned worker, void *user)
@@ -70,6 +104,7 @@ int ypy_worker_init(unsigned worker, void *user)
         ypy_desk_tell_failure(setup->desk, text);
         Py_DECREF(text);
         Py_DECREF(exc);
+        say_farewell(); /* what was logged gets out before anybody hears of the failure */
     }
     Py_XDECREF(image);
     const bool ready = done != NULL;
@@ -150,41 +185,12 @@ static void worker_main(yoke_worker *worker, void *user)
     Py_XDECREF(image);
 }
 
-/* --- the end ---------------------------------------------------------------------------------- */
-
-static void leave(int number)
-{
-    (void)number;
-    _exit(0);
-}
-
-/* Handlers that tasks registered may wait for ever; we do not. */
-static void limit_farewell(void)
-{
-    struct sigaction action = {.sa_handler = leave};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGALRM, &action, NULL);
-    sigset_t alarm_only;
-    sigemptyset(&alarm_only);
-    sigaddset(&alarm_only, SIGALRM);
-    pthread_sigmask(SIG_UNBLOCK, &alarm_only, NULL);
-    const struct itimerval timer = {.it_value.tv_sec = FAREWELL_S};
-    setitimer(ITIMER_REAL, &timer, NULL);
-}
-
 static void worker_exit(unsigned worker, void *user)
 {
     (void)worker;
     (void)user;
-    limit_farewell();
     ypy_worker_wake();
-    PyObject *const image = PyImport_ImportModule("yoke._image");
-    PyObject *const done = image != NULL ? PyObject_CallMethod(image, "end_worker", NULL) : NULL;
-    if (done == NULL) {
-        PyErr_WriteUnraisable(NULL);
-    }
-    Py_XDECREF(done);
-    Py_XDECREF(image);
+    say_farewell();
 }
 
 /* --- start="fork" ----------------------------------------------------------------------------- */

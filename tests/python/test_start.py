@@ -74,6 +74,15 @@ def fail():
     raise ValueError("the initializer's own words")
 
 
+def log_and_fail(path):
+    import atexit
+
+    handler = logging.FileHandler(path)
+    logging.getLogger("concurrent.futures").addHandler(handler)
+    atexit.register(lambda: pathlib.Path(path).open("a").write("at exit"))
+    fail()
+
+
 def fail_to_unpickle():
     raise ValueError("not here")
 
@@ -116,6 +125,18 @@ class Both:
                 pool.submit(abs, -1).result(WAIT)
         self.assertIn("the initializer's own words", str(caught.exception))
         self.assertIn("in fail", str(caught.exception))
+
+    def test_an_initializer_that_raises_is_logged_where_somebody_listens(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "log")
+            with self.assertRaises(yoke.PoolBroken):
+                with yoke.Pool(workers=1, start=self.start, initializer=log_and_fail,
+                               initargs=(path,)) as pool:
+                    pool.submit(abs, -1).result(WAIT)
+            text = pathlib.Path(path).read_text()
+        self.assertIn("Exception in initializer:", text)
+        self.assertIn("the initializer's own words", text)
+        self.assertIn("at exit", text)
 
     def test_an_initializer_that_dies(self):
         with self.assertRaises(yoke.PoolBroken):
