@@ -173,6 +173,12 @@ class _Reducer:
             return self.constant(obj)
         if kind.__module__ == "functools" and kind.__qualname__ == "cached_property":
             return make_cached_property, (obj.func, obj.attrname)  # it may have a lock
+        if kind.__module__ in ("multiprocessing.connection", "socket"):
+            # Descriptors: multiprocessing knows how they travel. It may have it registered.
+            reduction = sys.modules.get("multiprocessing.reduction")
+            reduce = reduction and reduction.ForkingPickler._extra_reducers.get(kind)
+            if reduce:
+                return reduce(obj)
         return self.other(obj)
 
     def other(self, obj):
