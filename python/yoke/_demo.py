@@ -9,6 +9,7 @@ import time
 import yoke
 from yoke import _demo_work as work
 from yoke import _yoke
+from yoke._demo_server import Server
 from yoke._demo_text import bytes_text, time_text, times_text
 
 _ROUNDS = 7
@@ -127,7 +128,7 @@ def _downloads(screen, cpus):
     screen.say(f"{count} web pages from a local server that takes {time_text(work.PAGE_DELAY_S)} "
                "for each:")
     screen.busy("downloads")
-    with work.Server() as server:
+    with Server() as server:
         ports = [server.port] * count
         work.download(server.port)
         before = work.private_bytes("self")
@@ -138,7 +139,7 @@ def _downloads(screen, cpus):
             sum(threads.map(work.download, ports))
             threads_memory = max(0, work.private_bytes("self") - before)
             began = time.perf_counter()
-            with yoke.Pool(workers=count, preload=["yoke._demo_work"]) as pool:
+            with yoke.Pool(workers=count, preload=["http.client"]) as pool:
                 pool.submit(work.nothing).result()
                 processes_start = time.perf_counter() - began
                 sum(pool.map(work.download, ports, chunksize=1))
@@ -196,7 +197,7 @@ def _faults(screen):
                "process, one loops for ever and may take 0.3 s:")
     screen.busy("faults")
     faults, good = [], 0
-    with yoke.Pool(workers=2, preload=["yoke._demo_work"]) as pool:
+    with yoke.Pool(workers=2) as pool:
         pool.submit(work.nothing).result()
         futures = [pool.submit(work.trouble, number, timeout=0.3) for number in range(count)]
         for number, future in enumerate(futures):

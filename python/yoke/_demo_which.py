@@ -9,6 +9,7 @@ import yoke
 from yoke import _demo_work as work
 from yoke import _yoke
 from yoke._demo import about, has_gil
+from yoke._demo_server import Server
 from yoke._demo_text import bytes_text, time_text, times_text
 
 _MEMORY_WORKERS = 4
@@ -25,8 +26,8 @@ def _threads(workers):
     return concurrent.futures.ThreadPoolExecutor(workers)
 
 
-def _fresh(workers):
-    return yoke.Pool(workers=workers, preload=["yoke._demo_work"])
+def _fresh(workers, preload=()):
+    return yoke.Pool(workers=workers, preload=preload)
 
 
 def _fork(workers):
@@ -155,7 +156,8 @@ def _speedups(way, workers, port, pages_serial):
                                lambda: list(_map(pool, work.hashes, sizes)), 5),
         }
     ports = [port] * work.PAGES
-    with way(work.PAGES) as pool:
+    more = {"preload": ["http.client"]} if way is _fresh else {}
+    with way(work.PAGES, **more) as pool:
         sum(_map(pool, work.download, ports))
         pages = work.measure({"pages": lambda: sum(_map(pool, work.download, ports))}, 3,
                              work.PAGES * work.PAGE_BYTES)
@@ -189,7 +191,7 @@ def run(screen):
     if busy:
         screen.say(busy)
     figures = {}
-    with work.Server() as server:
+    with Server() as server:
         screen.busy("one after the other")
         work.download(server.port)
         one_by_one = {"pages": lambda: [work.download(server.port) for _ in range(work.PAGES)]}

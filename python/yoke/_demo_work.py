@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the demo runs: squares, hashes, downloads from a local server; and how it is measured.
+"""What the demo runs: squares, hashes, downloads; and how it is measured.
 
-The functions are in a module that workers import, so that they start without cloudpickle.
+Workers import this module, so what only some of them need is imported there.
 """
-import hashlib
-import http.client
 import os
-import signal
-import socketserver
-import threading
 import time
 
 SQUARES = 1_000_000
@@ -16,7 +11,7 @@ HASHED_BYTES = 16 << 20
 PAGES = 16
 PAGE_BYTES = 16384
 PAGE_DELAY_S = 0.05
-_LIMIT_S = 10  # for one page
+LIMIT_S = 10  # for one page
 
 
 def nothing(_=None):
@@ -44,12 +39,16 @@ def parts(count, size):
 
 def hashes(size):
     """A checksum of so many bytes: C code, without the GIL."""
+    import hashlib
+
     return hashlib.sha256(bytes(size)).hexdigest()
 
 
 def download(port):
     """One page; its size."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_LIMIT_S)
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
     try:
         connection.request("GET", "/")
         return len(connection.getresponse().read())
@@ -64,7 +63,7 @@ async def download_async(port):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(-1), _LIMIT_S)
+        answer = await asyncio.wait_for(reader.read(-1), LIMIT_S)
     finally:
         writer.close()
     return len(answer.partition(b"\r\n\r\n")[2])
@@ -74,6 +73,7 @@ def trouble(number):
     """Some of these calls do not end as they should."""
     if number == 3:
         import resource
+        import signal
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.raise_signal(signal.SIGSEGV)
@@ -83,43 +83,6 @@ def trouble(number):
         while True:
             pass
     return number * number
-
-
-# --- the server ----------------------------------------------------------------------------------
-
-
-class _Handler(socketserver.StreamRequestHandler):
-    timeout = _LIMIT_S
-
-    def handle(self):
-        while self.rfile.readline(1024).strip():
-            pass
-        time.sleep(PAGE_DELAY_S)
-        head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % PAGE_BYTES
-        self.wfile.write(head + bytes(PAGE_BYTES))
-
-
-class Server(socketserver.ThreadingTCPServer):
-    """Web pages on loopback, each after a while; in threads of this program."""
-
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 4 * PAGES
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.port = self.server_address[1]
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.shutdown()
-        self.server_close()
-
-    def handle_error(self, request, client_address):
-        """A client that went away."""
 
 
 # --- how it is measured --------------------------------------------------------------------------
