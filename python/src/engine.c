@@ -7,16 +7,11 @@
  */
 #include "engine.h"
 
-#include <signal.h>
-
 #define AT_ONCE 64
 #define UNUSED_MAX 4096
 #define OUT_KEEP_BYTES ((size_t)4 << 20)
-#define LOOK_NS 1000000LL  /* how often the collector looks while nobody watches */
-#define LINGER_LOOKS 50    /* so often without work before it sleeps */
-#define SLICE_NS 1000000LL /* of a wait for something else than the own job */
-#define SIGNAL_NS 20000000LL   /* how late a signal's handler may run */
-#define PATIENCE_NS 100000000LL
+#define SLICE_NS 1000000LL   /* of a wait for something else than the own job */
+#define SIGNAL_NS 20000000LL /* how late a signal's handler may run */
 
 static uint64_t generation = 1;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -172,7 +167,7 @@ void ypy_core_launch(struct ypy_core *core)
     }
 }
 
-static void pump(struct ypy_core *core)
+void ypy_core_pump(struct ypy_core *core)
 {
     if (core->pool != NULL) {
         if (core->flight_count != 0) {
@@ -303,6 +298,17 @@ struct ypy_call *ypy_call_make(struct ypy_core *core, struct ypy_out *out, PyObj
     return call;
 }
 
+static void keep_unused(struct ypy_core *core, struct ypy_call *call)
+{
+    if (core->unused_count < UNUSED_MAX) {
+        call->next = core->unused;
+        core->unused = call;
+        core->unused_count++;
+    } else {
+        PyMem_Free(call);
+    }
+}
+
 void ypy_call_free(struct ypy_core *core, struct ypy_call *call)
 {
     if (call->hold != NULL) {
@@ -322,12 +328,9 @@ void ypy_call_free(struct ypy_core *core, struct ypy_call *call)
     Py_CLEAR(call->definition);
     Py_CLEAR(call->uses);
     Py_CLEAR(call->error);
-    if (core->unused_count < UNUSED_MAX) {
-        call->next = core->unused;
-        core->unused = call;
-        core->unused_count++;
-    } else {
-        PyMem_Free(call);
+    call->freed = true;
+    if (call->holds == 0) {
+        keep_unused(core, call);
     }
 }
 
@@ -353,7 +356,7 @@ void ypy_calls_submit(struct ypy_core *core, struct ypy_call *const *calls, size
             ypy_core_launch(core);
         }
     } else if (core->backlog.count % (AT_ONCE / 2) == 0) {
-        pump(core);
+        ypy_core_pump(core);
     }
     wake_collector(core);
     pthread_mutex_unlock(&core->lock);
@@ -424,10 +427,10 @@ static int wait_step(struct ypy_core *core, struct ypy_call *call, int64_t until
         rc = wait_for_job(core, call, sooner(until_ns, SIGNAL_NS));
     } else if (call->place == YPY_BACKLOG && core->pool != NULL) {
         /* Its turn comes when something ends. */
-        pump(core);
+        ypy_core_pump(core);
         if (call->place == YPY_BACKLOG && core->flight_count != 0) {
             rc = wait_for_job(core, core->flight[0], sooner(until_ns, SLICE_NS));
-            pump(core);
+            ypy_core_pump(core);
         }
     } else if (call->place != YPY_ENDED) {
         /* The pool starts, or somebody is about to resolve it. */
@@ -439,43 +442,16 @@ static int wait_step(struct ypy_core *core, struct ypy_call *call, int64_t until
     return rc;
 }
 
-/* Lock held. Until more has ended than core->seen. */
-static void wait_for_any(struct ypy_core *core)
-{
-    uint64_t seen = core->seen;
-    core->users++;
-    pthread_mutex_unlock(&core->lock);
-    (void)!yoke_pool_await(core->pool, &seen, yoke_now_ns() + PATIENCE_NS);
-    pthread_mutex_lock(&core->lock);
-    if (--core->users == 0) {
-        (void)pthread_cond_broadcast(&core->changed);
-    }
-}
-
-int ypy_core_wait_any(struct ypy_core *core)
-{
-    Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&core->lock);
-    if (core->pool == NULL) {
-        ypy_core_await_change(core, yoke_now_ns() + SLICE_NS);
-    } else {
-        pump(core);
-        if (core->ended.first == NULL && core->flight_count != 0) {
-            wait_for_any(core);
-            pump(core);
-        }
-    }
-    pthread_mutex_unlock(&core->lock);
-    Py_END_ALLOW_THREADS
-    return PyErr_CheckSignals() != 0 ? -1 : 0;
-}
-
 int ypy_call_wait(struct ypy_core *core, struct ypy_call *call, int64_t until_ns)
 {
     int rc;
+    call->holds++;
     Py_BEGIN_ALLOW_THREADS
     rc = wait_step(core, call, until_ns);
     Py_END_ALLOW_THREADS
+    if (--call->holds == 0 && call->freed) {
+        keep_unused(core, call);
+    }
     if (PyErr_CheckSignals() != 0) {
         return -1;
     }
@@ -612,85 +588,4 @@ void ypy_core_watch(struct ypy_core *core, int change)
         (void)pthread_cond_broadcast(&core->changed);
     }
     pthread_mutex_unlock(&core->lock);
-}
-
-/* --- the collector ---------------------------------------------------------------------------- */
-
-static bool is_through(const struct ypy_core *core)
-{
-    return core->closed && core->pending == 0;
-}
-
-/* Lock held; no GIL. Returns when something has ended, or all is over; and once when it is idle. */
-static void await_ends(struct ypy_core *core)
-{
-    for (unsigned idle = 0; core->ended.first == NULL && !is_through(core);) {
-        pump(core);
-        if (core->ended.first != NULL) {
-            return;
-        }
-        idle = core->pending == 0 ? idle + 1 : 0;
-        if (idle > LINGER_LOOKS && !core->rested) {
-            core->rested = true;
-            return;
-        }
-        if (idle > LINGER_LOOKS) {
-            core->asleep = true;
-            while (core->asleep && !is_through(core)) {
-                ypy_core_await_change(core, yoke_now_ns() + PATIENCE_NS * 600);
-            }
-            idle = 0;
-        } else if (core->watched != 0 && core->flight_count != 0) {
-            wait_for_any(core);
-        } else {
-            ypy_core_await_change(core, yoke_now_ns() + LOOK_NS);
-        }
-    }
-}
-
-/* All calls have been resolved, so nobody waits for a job of the pool. False: one more came. */
-static bool end_pool(struct ypy_core *core)
-{
-    pthread_mutex_lock(&core->lock);
-    const bool over = is_through(core);
-    core->phase = over ? YPY_ENDING : core->phase;
-    while (over && core->users != 0) {
-        ypy_core_await_change(core, yoke_now_ns() + PATIENCE_NS);
-    }
-    yoke_pool *const pool = over ? core->pool : NULL;
-    core->pool = over ? NULL : core->pool;
-    pthread_mutex_unlock(&core->lock);
-    if (!over) {
-        return false;
-    }
-    (void)yoke_pool_destroy(pool, yoke_now_ns() + PATIENCE_NS);
-    pthread_mutex_lock(&core->lock);
-    core->phase = YPY_OVER;
-    (void)pthread_cond_broadcast(&core->changed);
-    pthread_mutex_unlock(&core->lock);
-    return true;
-}
-
-int ypy_core_drive(struct ypy_core *core)
-{
-    /* While it sleeps, signals are for those who would run their handlers. */
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    for (bool over = false; !over;) {
-        Py_BEGIN_ALLOW_THREADS
-        (void)pthread_sigmask(SIG_BLOCK, &all, &before);
-        pthread_mutex_lock(&core->lock);
-        await_ends(core);
-        over = is_through(core);
-        pthread_mutex_unlock(&core->lock);
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-        over = over && end_pool(core);
-        Py_END_ALLOW_THREADS
-        ypy_core_resolve_all(core);
-        if (core->rested && core->state->outcomes == NULL) {
-            ypy_outcomes_load(core); /* now, while there are time and descriptors */
-        }
-    }
-    ypy_blocks_sweep(NULL, 0);
-    return 0;
 }

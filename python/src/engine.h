@@ -39,6 +39,8 @@ struct ypy_call {
     uint64_t out_room;
     int64_t timeout_ns;
     /* GIL */
+    unsigned holds; /* threads in ypy_call_wait: until they are through it is not used again */
+    bool freed;
     unsigned retries;     /* left for the call that is number `done` */
     PyObject *owner;      /* a Future; or a Map, borrowed, NULL: it is gone */
     bool maps;            /* it is a Map's */
@@ -135,6 +137,7 @@ void ypy_core_watch(struct ypy_core *core, int change);
 /* With the lock held: fill the flight; wait for a change of phase; what has not begun ends as
  * cancelled; what runs is told, and with kill ended. */
 void ypy_core_launch(struct ypy_core *core);
+void ypy_core_pump(struct ypy_core *core); /* and empty it of what has ended */
 void ypy_core_await_change(struct ypy_core *core, int64_t until_ns);
 void ypy_core_cancel_backlog(struct ypy_core *core);
 void ypy_core_cancel_flight(struct ypy_core *core, bool kill);
