@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The fault table, pools: workers and the image die, initializers fail, pools are closed, Ctrl-C and
-the death of the program, locks and forks, what tasks do to their worker, no descriptors.
+"""The fault table, pools: workers and the image die, initializers fail, pools are closed, Ctrl-C
+and the death of the program, locks and forks, what tasks do to their worker, no descriptors.
 
 Made as the rows of faults.py, which see: `python faults_pool.py [--start fresh] [ROW...]`.
 """
@@ -731,6 +731,12 @@ def worker_closes_all(ctx: Context) -> None:
 # --- the program has no more descriptors ----------------------------------------------------------
 
 
+def loaded(name: str) -> bool:
+    """A module is there, and its import is over."""
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return spec is not None and not getattr(spec, "_initializing", False)
+
+
 def use_up_descriptors() -> list[int]:
     held = []
     try:
@@ -746,6 +752,8 @@ def no_descriptors(ctx: Context) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ctx.pool() as pool:
         ctx.works(pool)
+        if "yoke" in sys.modules:  # a pool that has rested once has all that it needs to tell
+            wait_for(lambda: loaded("yoke._outcomes"), "the exceptions are there")
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
         held = use_up_descriptors()
         try:
