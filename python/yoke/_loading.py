@@ -15,7 +15,6 @@ from _io import BytesIO
 from yoke import _yoke
 
 _FunctionType = type(lambda: None)
-_ModuleType = type(sys)
 _CellType = type((lambda x: (lambda: x))(0).__closure__[0])
 _MAINS = ("__main__", "__mp_main__")
 
@@ -123,7 +122,8 @@ class Snapshot:
         _snapshots[self.serial] = _weakref.ref(self, lambda _, n=self.serial: _snapshots.pop(n, 0))
 
     def _add(self, value):
-        if type(value) in ATOMS or isinstance(value, _ModuleType) or id(value) in self.numbers:
+        # Nothing else: it would live as long as the pool.
+        if not isinstance(value, (type, _FunctionType)) or id(value) in self.numbers:
             return
         self.numbers[id(value)] = len(self.objects)
         self.objects.append(value)
