@@ -19,6 +19,7 @@ def _usage_error(text):
 
 
 def _run(command, as_json):
+    """True: all went as it should."""
     from yoke._demo_text import Screen
 
     if command == "which":
@@ -28,16 +29,16 @@ def _run(command, as_json):
     if not as_json:
         screen = Screen()
         try:
-            run(screen)
+            return run(screen).get("as_promised", True)
         finally:
             screen.busy()
-        return
     import json
 
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         result = run(Screen(nowhere))
     print(json.dumps(result, indent=2))
     sys.stdout.flush()
+    return result.get("as_promised", True)
 
 
 def main(arguments):
@@ -61,22 +62,24 @@ def main(arguments):
         else:
             return _usage_error(f"unexpected argument {argument!r}")
     try:
-        _run(command, as_json)
+        return 0 if _run(command, as_json) else 1
     except BrokenPipeError:  # nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except (OSError, RuntimeError) as exc:  # no processes to be had, say
         sys.stderr.write(f"yoke: {type(exc).__name__}: {exc}\n")
         return 1
-    return 0
 
 
 def _end_interrupted():
     """Ctrl-C: no traceback, and the shell sees the signal."""
     import signal
 
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        pass
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
 
