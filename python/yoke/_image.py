@@ -103,6 +103,10 @@ def _become(setup):
 
         module.__builtins__.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
         module.__builtins__.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
+    linecache = sys.modules.get("linecache")
+    if linecache is not None:  # 3.13 and later: the text of -c, which is ours
+        linecache.cache.clear()
+        getattr(linecache, "_interactive_cache", {}).clear()
     _set_filters(setup.get("warnings"))
     _yoke.set_title(f"yoke-image {setup['title']}")
 
