@@ -427,8 +427,8 @@ def _at_exit():
 
 
 def _keep_interrupted():
-    """Python ends by SIGINT where the text that it executed last ended by KeyboardInterrupt, so that
-    the shell knows. Modules execute texts when they are imported, so that text may be another."""
+    """Python ends by SIGINT, which tells the shell, where the text that it executed last ended by
+    KeyboardInterrupt. Some modules execute texts when they are imported, so: once more."""
     try:
         exec("raise KeyboardInterrupt")
     except KeyboardInterrupt:
