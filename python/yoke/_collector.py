@@ -285,6 +285,9 @@ class Runner:
             self.core.drive()
         except BaseException as exc:
             self.failure = exc
+            for one in (exc, exc.__cause__, exc.__context__):
+                if one is not None:
+                    one.__traceback__ = None  # its frames hold this runner, and initargs
             self.core.fail(exc)
             self.ready.set()
             self.core.drive()
