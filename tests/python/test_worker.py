@@ -486,6 +486,16 @@ class Comforts:
             """)
             self.assertEqual((program.code, program.out, program.err), (0, "3\n3\n", ""))
 
+    def test_an_initializer_with_a_queue(self):
+        import multiprocessing
+
+        queue = multiprocessing.get_context("spawn").Queue()
+        with yoke.Pool(workers=2, start=self.start, initializer=put, initargs=(queue,)) as pool:
+            pool.submit(abs, -1).result(WAIT)
+            got = {queue.get(timeout=WAIT) for _ in range(2)}
+        self.assertEqual(len(got), 2)
+        queue.close()
+
 
 # --- the end -------------------------------------------------------------------------------------
 
