@@ -41,6 +41,22 @@ def put(queue, x):
     queue.put(x)
 
 
+def send(connection, text):
+    connection.send(text)
+
+
+def take(*things):
+    global taken
+    taken = things
+
+
+def use_what_was_taken():
+    queue, lock, event = taken
+    with lock:
+        queue.put("it has the lock")
+        event.set()
+
+
 def inner(kind):
     if kind == "multiprocessing":
         with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -127,6 +143,27 @@ class FromMultiprocessing(unittest.TestCase):
             self.new.submit(put, queue, 5).result(WAIT)
             self.assertEqual(queue.get(timeout=WAIT), 5)
 
+    def test_pipe(self):
+        here, there = multiprocessing.Pipe()
+        self.new.submit(send, there, "a word").result(WAIT)
+        self.assertTrue(here.poll(WAIT))
+        self.assertEqual(here.recv(), "a word")
+
+    def test_queue_lock_event(self):
+        for start, context in ("fresh", "spawn"), ("fork", "spawn"), ("fork", "fork"):
+            with self.subTest(start=start, context=context):
+                made = multiprocessing.get_context(context)
+                queue, lock, event = made.Queue(), made.Lock(), made.Event()
+                with yoke.Pool(workers=1, start=start, initializer=take,
+                               initargs=(queue, lock, event)) as pool:
+                    pool.submit(use_what_was_taken).result(WAIT)
+                self.assertEqual(queue.get(timeout=WAIT), "it has the lock")
+                self.assertTrue(event.is_set())
+                self.assertTrue(lock.acquire(timeout=WAIT))
+                lock.release()
+                queue.close()
+                queue.join_thread()
+
     def test_pool_in_a_worker(self):
         self.assertEqual(self.new.submit(inner, "multiprocessing").result(WAIT), [2, 4])
         self.assertEqual(self.new.submit(inner, "yoke").result(WAIT), ([2, 4], "serial"))
@@ -137,8 +174,12 @@ class FromMultiprocessing(unittest.TestCase):
 
     def test_fork(self):
         lock = threading.Lock()  # what cannot be sent
+
+        def locked():
+            return lock.locked()
+
         with yoke.Pool(workers=1, start="fork") as pool:
-            self.assertFalse(pool.submit(lambda: lock.locked()).result(WAIT))
+            self.assertFalse(pool.submit(locked).result(WAIT))
 
     def test_terminate(self):
         pool = yoke.Pool(workers=1)
