@@ -551,24 +551,27 @@ def dumps(obj, buffer_callback=None, uses=None, snapshot=None):
 _doing = {}  # thread -> addresses of what it defines
 
 
+def _pickler_after(failure, obj):
+    """The pickler for what plain pickle failed at; raises what is to be said if there is none."""
+    needed = isinstance(failure, NeedsCloudpickle)
+    try:
+        return _cloud(_DefinitionReducer, failure.args[0] if needed else obj)
+    except PicklingError as exc:
+        raise (exc if needed else failure) from None
+
+
 def _pickle_definition(pickler, obj, snapshot):
     doing = _doing.get(_thread.get_ident(), ())
     file = BytesIO()
     made = pickler(file, obj, snapshot, doing)
-    failure = None
+    other = None
     try:
         data = _dumped(made, file, obj)
     except (NeedsCloudpickle, TypeError, AttributeError, PicklingError) as exc:
-        failure = exc
-    if failure is not None:
-        needed = isinstance(failure, NeedsCloudpickle)
-        try:
-            pickler = _cloud(_DefinitionReducer, failure.args[0] if needed else obj)
-        except PicklingError as exc:
-            failure = exc if needed else failure
-            raise failure from None
+        other = _pickler_after(exc, obj)  # exc must not outlive this: its frames hold the arguments
+    if other is not None:
         file = BytesIO()
-        made = pickler(file, obj, snapshot, doing)
+        made = other(file, obj, snapshot, doing)
         data = _dumped(made, file, obj)
     if snapshot is not None:
         data = _pickle.dumps(_Reduced(load_of_snapshot, (data,)), 5)
