@@ -7,9 +7,6 @@
  * finds nothing. faulthandler writes to a nameless file; our handler, which faulthandler calls next,
  * copies that to the desk and lets the signal do what it does.   Room: python.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* memfd_create, memmem */
-#endif
 #include "worker.h"
 
 #include <errno.h>

@@ -5,9 +5,6 @@
  * the environment; the others are told by the functions they have for it, under any of the names that
  * builds of them give those.   Room: python.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* dl_iterate_phdr */
-#endif
 #include "worker.h"
 
 #include <dlfcn.h>

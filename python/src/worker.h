@@ -7,9 +7,6 @@
 #ifndef YPY_WORKER_H
 #define YPY_WORKER_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* CLOCK_MONOTONIC_COARSE */
-#endif
 #include "ypy.h"
 
 #include <time.h>
