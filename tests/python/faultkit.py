@@ -429,8 +429,9 @@ def row_main(module: str, name: str, start: str, folder: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     error = None
     try:
-        with context.pool() as warm:  # what a first pool opens for good is not a leak
-            context.works(warm)
+        if not getattr(sys.modules[module], "PROGRAMS_ONLY", False):
+            with context.pool() as warm:  # what a first pool opens for good is not a leak
+                context.works(warm)
         before, threads, names = descriptors(), set(threading.enumerate()), shm_names()
         this.function(context)
         no_leak(context, before, threads, names)

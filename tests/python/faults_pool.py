@@ -198,7 +198,7 @@ def broken_pool(ctx: Context, initializer: Any, *words: str) -> None:
         ctx.works(pool)
 
 
-@row("initializer raises", raises="PoolBroken")
+@row("initializer raises", raises="PoolBroken", noisy=True)
 def initializer_raises(ctx: Context) -> None:
     broken_pool(ctx, bad_initializer, "the initializer is not well")
 

@@ -71,6 +71,7 @@ def exercise(pool: Any, dies: bool = True) -> None:
     check(pool.submit(square, 5).result(HANG) == 25, "submit after that")
 
 
+PROGRAMS_ONLY = True  # no row makes a pool in its own process
 USE = "from test_hosts import HANG, exercise, segfault, square, surroundings\n"
 PLAIN = USE + "with pool() as p: exercise(p)\nprint('good')\n"
 
@@ -334,7 +335,7 @@ os._exit(0)
 """)
 
 
-@row("the same, and a worker dies, and shutdown", limit=15,
+@row("the same, and a worker dies, and shutdown", limit=8,
      known="a death is not seen any more, and shutdown waits for ever")
 def closerange_deaths(ctx: Context) -> None:
     ctx.run(USE + """
@@ -544,22 +545,17 @@ def locale_c(ctx: Context) -> None:
     same(ctx, "", env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
 
 
-FLAGS = {"-I": ("-I",), "-O": ("-O",), "-OO": ("-OO",), "-X dev": ("-X", "dev"),
-         "-X utf8": ("-X", "utf8"), "-bb": ("-bb",), "-s -E": ("-s", "-E"), "-P": ("-P",),
-         "-B -u": ("-B", "-u"), "-X faulthandler": ("-X", "faulthandler"),
-         "-W error": ("-W", "error")}
-
-
-def flag_row(name: str) -> None:
+def flag_row(flags: str) -> None:
     def run(ctx: Context) -> None:
-        same(ctx, "", *FLAGS[name])
-    run.__name__ = "flag_" + "".join(c if c.isalnum() else "_" for c in name).strip("_")
+        same(ctx, "", *flags.split())
+    run.__name__ = "flags_" + "".join(c for c in flags if c.isalnum())
     run.__module__ = __name__
-    row(f"python {' '.join(FLAGS[name])}")(run)
+    row(f"python {flags}")(run)
 
 
-for _name in FLAGS:
-    flag_row(_name)
+for _flags in ("-I -O", "-s -E -P -bb", "-B -u -OO -X utf8", "-X dev", "-W error",
+               "-X faulthandler"):
+    flag_row(_flags)
 
 
 @row("PYTHONDEVMODE=1 PYTHONWARNINGS=error")
@@ -612,7 +608,7 @@ def other_user(ctx: Context) -> None:
     same(ctx, "", user=65534, group=65534, extra_groups=[])
 
 
-@row("a program that gives up root after the pool was made", limit=15,
+@row("a program that gives up root after the pool was made", limit=8,
      known="it may not kill its workers: shutdown waits for ever, and they outlive it")
 def drops_root(ctx: Context) -> None:
     check(os.getuid() == 0, "this needs root")
