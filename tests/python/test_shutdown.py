@@ -118,6 +118,21 @@ class Shutdown:
                 future.result(0)
         self.gone(pids)
 
+    def test_kill_while_the_workers_start(self):
+        if self.start == "fork":
+            return  # the constructor waits for them; see test_ctrl_c_while_they_are_forked
+        pool = yoke.Pool(workers=2, start=self.start, initializer=begun_sleep,
+                         initargs=(self.path,))
+        future = pool.submit(square, 3)
+        kit.until(lambda: lines_of(self.path), "that they start")
+        pids = list(map(int, lines_of(self.path)))
+        began = time.monotonic()
+        pool.shutdown(kill=True)
+        self.assertLess(time.monotonic() - began, AT_ONCE_S)
+        with self.assertRaises(CancelledError):
+            future.result(WAIT)
+        self.gone(pids)
+
     def test_kill_after_a_shutdown_that_does_not_end(self):
         self.begin()
         self.pool.shutdown(wait=False)
@@ -425,6 +440,21 @@ class Exit(unittest.TestCase):
                     self.assertEqual(program.line(), "begun")
                     self.assertLess(time.monotonic() - self.interrupt(program), AT_ONCE_S)
                     self.assertEqual(program.code, -2, program.err)
+
+    def test_ctrl_c_while_they_are_forked(self):
+        program = kit.Program("""
+            import time, yoke
+            def hang():
+                print("begun", flush=True)
+                time.sleep(60)
+            try:
+                yoke.Pool(workers=1, start="fork", initializer=hang)
+            except KeyboardInterrupt:
+                print("stopped")
+        """)
+        self.assertEqual(program.line(), "begun")
+        self.assertLess(time.monotonic() - self.interrupt(program), AT_ONCE_S)
+        self.assertEqual((program.out, program.err, program.code), ("stopped\n", "", 0))
 
     def test_ctrl_c_that_is_caught(self):
         program = kit.Program("""
