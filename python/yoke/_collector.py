@@ -252,6 +252,7 @@ class Runner:
         if "snapshot" in self._setup:
             setup, argv = dict(self._setup, fd=self._fd), None
             self.core.start(setup, None, None, -1, *self._limits)
+            self._setup["snapshot"].loosen()
         else:
             setup = marshal.dumps(self._setup)
             view = memoryview(setup)

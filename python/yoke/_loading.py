@@ -15,6 +15,8 @@ from _io import BytesIO
 from yoke import _yoke
 
 _FunctionType = type(lambda: None)
+_ModuleType = type(sys)
+_KEPT = (type, _FunctionType, dict, list, tuple, set, frozenset, bytearray)
 _CellType = type((lambda x: (lambda: x))(0).__closure__[0])
 _MAINS = ("__main__", "__mp_main__")
 
@@ -95,6 +97,9 @@ class Snapshot:
     Functions and classes that were there travel as numbers. So does what a function reads, be it
     from __main__ or from its closure: the worker has that as it was then. Arguments of calls are
     what they are when the call is handed in, so lists, dicts and arrays among them are sent.
+
+    It keeps functions, classes and plain containers alive as long as the pool; of all else it knows
+    only as long as somebody else keeps it (see loosen).
     """
 
     __slots__ = ("__weakref__", "definitions", "main", "numbers", "objects", "serial")
@@ -122,8 +127,7 @@ class Snapshot:
         _snapshots[self.serial] = _weakref.ref(self, lambda _, n=self.serial: _snapshots.pop(n, 0))
 
     def _add(self, value):
-        # Nothing else: it would live as long as the pool.
-        if not isinstance(value, (type, _FunctionType)) or id(value) in self.numbers:
+        if type(value) in ATOMS or isinstance(value, _ModuleType) or id(value) in self.numbers:
             return
         self.numbers[id(value)] = len(self.objects)
         self.objects.append(value)
@@ -135,6 +139,34 @@ class Snapshot:
     def find(self, obj):
         return self.numbers.get(id(obj))
 
+    def get(self, number):
+        obj = self.objects[number]
+        return obj() if type(obj) is _Loose else obj
+
+    def loosen(self):
+        """In the program, once there are workers: they have copies of all, kept alive."""
+        for number, obj in enumerate(self.objects):
+            if obj is None or isinstance(obj, _KEPT):
+                continue
+            try:
+                self.objects[number] = _Loose(obj, self.numbers, number)
+            except TypeError:  # it cannot be known when that goes, and its place is used again
+                self.numbers.pop(id(obj), None)
+                self.objects[number] = None
+
+
+class _Loose(_weakref.ref):
+    """Of an object with a number; when that goes, so does the number."""
+
+    __slots__ = ("address",)
+
+    def __new__(cls, obj, numbers, number):
+        return super().__new__(cls, obj, lambda self: numbers.pop(self.address, None))
+
+    def __init__(self, obj, numbers, number):
+        super().__init__(obj)
+        self.address = id(obj)
+
 
 def become(snapshot):
     """In a worker made by start="fork": this is what it is a copy of."""
@@ -143,7 +175,7 @@ def become(snapshot):
 
 
 def snapshot_object(number):
-    return snapshot_here.objects[number]
+    return snapshot_here.get(number)
 
 
 def parent_snapshot_object(serial, number):
@@ -151,12 +183,12 @@ def parent_snapshot_object(serial, number):
     snapshot = ref() if ref is not None else None
     if snapshot is None:
         raise PicklingError("the worker sent back what this program has let go of meanwhile")
-    return snapshot.objects[number]
+    return snapshot.get(number)
 
 
 class _SnapshotUnpickler(_pickle.Unpickler):
     def persistent_load(self, number):
-        return snapshot_here.objects[number]
+        return snapshot_here.get(number)
 
 
 def load_of_snapshot(data):

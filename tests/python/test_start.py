@@ -15,6 +15,7 @@ import threading
 import time
 import unittest
 import warnings
+import weakref
 
 import kit
 import yoke
@@ -280,6 +281,11 @@ class Fresh(unittest.TestCase):
 # --- fork ----------------------------------------------------------------------------------------
 
 
+class Local:
+    def __init__(self):
+        self.word = "here"
+
+
 class Fork(unittest.TestCase):
     def test_memory_is_a_copy_as_of_the_start(self):
         data["set"] = "before"
@@ -287,6 +293,16 @@ class Fork(unittest.TestCase):
         with yoke.Pool(workers=1, start="fork") as pool:
             data["set"] = "after"
             self.assertEqual(pool.submit(read_data).result(WAIT), "before")
+
+    def test_what_was_on_the_stack_is_not_sent(self):
+        numbers, lock, there = list(range(1000)), threading.Lock(), Local()
+        gone = weakref.ref(there)
+        with yoke.Pool(workers=1, start="fork") as pool:
+            numbers.append("later")
+            made_later = pool.submit(lambda: (len(numbers), lock.locked(), there.word))
+            self.assertEqual(made_later.result(WAIT), (1000, False, "here"))
+            del there, made_later
+            kit.until(lambda: gone() is None, "that the pool lets go of it")
 
     def test_files_stay_open(self):
         with tempfile.NamedTemporaryFile("r") as file:
