@@ -114,7 +114,7 @@ int ypy_result_read(struct ypy_core *core, const char **at, const char *end,
     struct ypy_in in = {
         .at = *at + 1, .end = end, .buffer = ypy_buffer_of_job, .state = core->state, .user = hold};
     *value = NULL;
-    const char kind = *at < end ? **at : '\0';
+    const int kind = *at < end ? **at : 0;
     int rc = 0;
     switch (kind) {
     case 'R':

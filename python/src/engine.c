@@ -124,7 +124,7 @@ static unsigned launch_plain(struct ypy_core *core)
         requests[count++] = call->request;
     }
     if (count != 0) {
-        (void)!yoke_submit_many(core->pool, ypy_run, requests, sizeof requests[0], 0, count, NULL,
+        (void)!yoke_submit_many(core->pool, ypy_run, requests, sizeof(void *), 0, count, NULL,
                                 jobs);
     }
     unsigned launched = 0;
@@ -143,7 +143,7 @@ static int launch_one(struct ypy_core *core)
     const yoke_options options = {.size = sizeof options, .timeout_ns = call->timeout_ns};
     yoke_job *job = NULL;
     const int rc =
-        yoke_submit(core->pool, ypy_run, &call->request, sizeof call->request, 0, &options, &job);
+        yoke_submit(core->pool, ypy_run, &call->request, sizeof(void *), 0, &options, &job);
     if (rc == -EINTR) {
         return rc;
     }
@@ -280,7 +280,9 @@ struct ypy_call *ypy_call_make(struct ypy_core *core, struct ypy_out *out, PyObj
         yoke_shared_free(request);
         return NULL;
     }
-    memcpy(request->data, out->data, out->used);
+    if (out->used != 0) { /* with nothing put, there is no data */
+        memcpy(request->data, out->data, out->used);
+    }
     request->count = count;
     request->definition = block_of(definition);
     request->desk = (uint64_t)(uintptr_t)core->desk;

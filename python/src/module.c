@@ -42,6 +42,7 @@ PyObject *ypy_raise_rc(int rc, const char *doing)
         return PyErr_NoMemory();
     }
     if (rc < 0 && rc > -4096) {
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): the GIL is held. */
         PyObject *const args = Py_BuildValue("(is)", -rc, strerror(-rc));
         if (args != NULL) {
             PyErr_SetObject(PyExc_OSError, args);

@@ -4,6 +4,7 @@
 Each test is a program of its own, since what is tested is what its __main__ has. timeout: 300
 """
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -483,6 +484,7 @@ class Programs(unittest.TestCase):
                     continue
                 program(self.SMALL, options=[option])
 
+    @unittest.skipIf("asan" in os.environ.get("LD_PRELOAD", ""), "under ASan memory grows by itself")
     def test_one_shot_functions_do_not_pile_up(self):
         program("""
             import gc, resource, tracemalloc
