@@ -179,6 +179,8 @@ class _Reducer:
             reduce = reduction and reduction.ForkingPickler._extra_reducers.get(kind)
             if reduce:
                 return reduce(obj)
+        if kind.__module__ == "multiprocessing.synchronize" and self.snapshot is None:
+            _check_named(obj)
         return self.other(obj)
 
     def other(self, obj):
@@ -549,6 +551,17 @@ def dumps(obj, buffer_callback=None, uses=None, snapshot=None):
 
 
 _doing = {}  # thread -> addresses of what it defines
+
+
+def _check_named(lock):
+    """A semaphore of the fork context has no name, and its address means nothing elsewhere. CPython
+    says so from 3.12 on; before, who uses it crashes."""
+    semaphore = getattr(lock, "_semlock", None)
+    if semaphore is not None and getattr(semaphore, "name", "") is None:
+        raise RuntimeError(
+            "a lock or queue of multiprocessing's fork context cannot be used in fresh workers: make "
+            "it by multiprocessing.get_context('spawn'), or the pool with start='fork'"
+        )
 
 
 def _pickler_after(failure, obj):

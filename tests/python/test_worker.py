@@ -496,6 +496,19 @@ class Comforts:
         self.assertEqual(len(got), 2)
         queue.close()
 
+    def test_a_queue_of_the_fork_context(self):
+        import multiprocessing
+
+        queue = multiprocessing.get_context("fork").Queue()
+        self.addCleanup(queue.close)
+        if self.start == "fresh":  # it would have no semaphore there
+            with self.assertRaisesRegex(RuntimeError, "spawn"):
+                yoke.Pool(workers=1, start=self.start, initializer=put, initargs=(queue,))
+            return
+        with yoke.Pool(workers=1, start=self.start, initializer=put, initargs=(queue,)) as pool:
+            pool.submit(abs, -1).result(WAIT)
+            queue.get(timeout=WAIT)
+
 
 # --- the end -------------------------------------------------------------------------------------
 
