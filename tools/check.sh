@@ -88,11 +88,11 @@ arm() {
 }
 
 python_313() {
-    $make test-python-3.13
+    JOBS=3 $make test-python-3.13
 }
 
 python_asan() {
-    $make python-asan
+    JOBS=3 $make python-asan
 }
 
 # The stubs by themselves, as mypy sees them; then what is installed is what they say.

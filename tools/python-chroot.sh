@@ -71,4 +71,4 @@ mount -t tmpfs tmpfs "$root/tmp"
 mount --bind -o ro "$repository" "$root/yoke"
 [ $# -gt 0 ] || set -- tests/python/test_*.py
 in_root make -C /yoke --no-print-directory test DEPS=no BUILD=/made/build VENV=/made/venv TESTS="$*" \
-    ONLY="${ONLY:-}" SLOW="${SLOW:-1}"
+    ONLY="${ONLY:-}" SLOW="${SLOW:-1}" JOBS="${JOBS:-2}"

@@ -13,7 +13,7 @@ set -u
 BUILD=$(realpath "$1") && shift
 export BUILD YOKE=$BUILD/yoke EXAMPLES=$BUILD/examples VIA=${VIA:-}
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
-scale=$((${SLOW:-1}))
+scale=$((${SLOW:-1})) jobs=$((${JOBS:-2}))
 logs=$BUILD/logs
 passed=0 failed=0 skipped=0
 
@@ -134,7 +134,7 @@ beside=0
 for t; do
     # Tests of Python wait for most of their time.
     if [[ $t == *.py ]]; then
-        [ "$beside" -lt "${JOBS:-2}" ] || { wait -n; count $?; beside=$((beside - 1)); }
+        [ "$beside" -lt "$jobs" ] || { wait -n; count $?; beside=$((beside - 1)); }
         (
             trap stop INT TERM HUP
             said=$(mktemp)
