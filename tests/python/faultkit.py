@@ -248,11 +248,11 @@ class Context:
         if text not in notes:
             notes.append(text)
 
-    def timed(self, seconds: float) -> None:
+    def timed(self, seconds: float, where: str = "") -> None:
         """How long after the fault it was known; the worst of a row counts."""
         ms = round(seconds * 1000, 1)
         self.seen["ms"] = max(ms, self.seen.get("ms", 0.0))
-        check(ms < 2000 * SLOW, f"it took {ms} ms from the fault to the exception")
+        check(ms < 2000 * SLOW, f"it took {ms} ms from the fault to the exception {where}")
 
     def fault_at(self) -> float:
         with open(f"{self.folder}/fault-at") as file:
@@ -320,7 +320,7 @@ class Context:
                 then(future)
             raised = self.exception_of(future)
         ended = time.monotonic()
-        self.timed(ended - (began if at_submit else self.fault_at()) - after)
+        self.timed(ended - (began if at_submit else self.fault_at()) - after, "of a submit")
         self.expect(raised)
         if verify:
             verify(raised)
@@ -349,7 +349,7 @@ class Context:
                 if verify:
                     verify(self.expect(exc))
                 if os.path.exists(f"{self.folder}/fault-at"):
-                    self.timed(time.monotonic() - self.fault_at() - after)
+                    self.timed(time.monotonic() - self.fault_at() - after, "of a map")
         check(len(got) == 60, f"a map of 60 gave {len(got)}: {got[-1]!r}")
         self.expect(got[FAULTY] if isinstance(got[FAULTY], BaseException) else None)
         for i, value in enumerate(got):
