@@ -515,6 +515,9 @@ def _cloud(reducer, obj):
             if typing is not None and typing.NamedTuple in getattr(obj, "__orig_bases__", ()):
                 # It is made already: its base is a tuple.
                 args = (*args[:2], obj.__bases__, *args[3:])
+            if "__slots__" in obj.__dict__ and isinstance(args[3], dict):
+                # Some versions set them on a class that is made, when it is too late.
+                args = (*args[:3], {**args[3], "__slots__": obj.__slots__}, *args[4:])
             return (make_named, (self.number_of(obj), maker, args), *rest)
 
         def other(self, obj):
