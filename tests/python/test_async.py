@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# asan: no
 """test_async.py - pools and asyncio: run, cancel, wrap_future, run_in_executor, many at once.
 
 timeout: 120

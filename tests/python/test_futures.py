@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# asan: no
 """test_futures.py - yoke.futures.ProcessPoolExecutor behaves as the standard library's.
 
 The same tests run with both; what only one of them does is in classes of their own.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# asan: no
 """test_shutdown.py - the end of a pool, and of a program that has one, in each form; and the forms
 a program itself comes in.
 
@@ -475,7 +476,8 @@ class Exit(unittest.TestCase):
 
     def test_a_forked_child_ends(self):
         self.both("""
-            import os, sys, time, yoke
+            import os, sys, time, warnings, yoke
+            warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
             pool = yoke.Pool(workers=1, start=START)
             future = pool.submit(pow, 2, 3)
             future.result()

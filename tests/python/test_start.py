@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# asan: no
 """test_start.py - how workers come into being: the clean interpreter, copies of the program.
 
 timeout: 240
