@@ -13,6 +13,8 @@
 #define LINGER_LOOKS 50   /* so often without work before it sleeps */
 #define SLICE_NS 1000000LL
 #define PATIENCE_NS 100000000LL
+#define HELP_ABOVE 512 /* so many wait to be resolved: who hands in more helps */
+#define HELP_CALLS 128
 
 /* --- any end ---------------------------------------------------------------------------------- */
 
@@ -45,6 +47,24 @@ int ypy_core_wait_any(struct ypy_core *core)
     pthread_mutex_unlock(&core->lock);
     Py_END_ALLOW_THREADS
     return PyErr_CheckSignals() != 0 ? -1 : 0;
+}
+
+/* --- helping it ------------------------------------------------------------------------------- */
+
+void ypy_core_help(struct ypy_core *core)
+{
+    for (unsigned i = 0; i < HELP_CALLS; i++) {
+        pthread_mutex_lock(&core->lock);
+        struct ypy_call *const call = core->ended.count > HELP_ABOVE ? core->ended.first : NULL;
+        pthread_mutex_unlock(&core->lock);
+        /* With the GIL nobody else frees it. What has callbacks is the collector's: they must not
+         * run in a thread that may hold locks of the user's. */
+        if (call == NULL || call->maps || !ypy_future_is_plain(call->owner) ||
+            !ypy_call_take(core, call)) {
+            return;
+        }
+        ypy_call_resolve(core, call);
+    }
 }
 
 /* --- the collector ---------------------------------------------------------------------------- */

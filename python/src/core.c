@@ -9,6 +9,7 @@
 
 #define KEPT_MAX 128
 #define SUBMIT_ROOM 128
+#define HELP_EACH 64 /* calls handed in */
 #define SLICE_NS 20000000LL
 
 static struct ypy_core *of(PyObject *self)
@@ -338,6 +339,9 @@ static PyObject *core_submit(PyObject *self, PyObject *const *args, Py_ssize_t n
         return NULL;
     }
     ypy_call_submit(core, call, false);
+    if (++core->submits % HELP_EACH == 0) {
+        ypy_core_help(core);
+    }
     return future;
 }
 

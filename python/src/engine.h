@@ -78,6 +78,7 @@ struct ypy_core {
     PyObject *snapshot;      /* GIL: start="fork": what workers have already; or NULL */
     struct ypy_call *unused; /* GIL: calls to use again */
     size_t unused_count;
+    unsigned submits; /* GIL */
     pthread_mutex_t lock;
     /* under lock */
     pthread_cond_t changed; /* phase, or there is something to do for the collector */
@@ -130,6 +131,8 @@ bool ypy_call_take(struct ypy_core *core, struct ypy_call *call);
 void ypy_call_resolve(struct ypy_core *core, struct ypy_call *call);
 /* Resolve whatever has ended. */
 void ypy_core_resolve_all(struct ypy_core *core);
+/* Resolve some of what has ended, if that piles up because the collector does not get the GIL. */
+void ypy_core_help(struct ypy_core *core);
 /* Cancel: 1: it will never begin (taken: resolve it), 0: it runs or has ended; force: it is told,
  * and killed: 2. */
 int ypy_call_cancel(struct ypy_core *core, struct ypy_call *call, bool force);
@@ -179,6 +182,8 @@ int ypy_result_read(struct ypy_core *core, const char **at, const char *end,
 
 PyObject *ypy_future_make(struct ypy_core *core, struct ypy_call *call);
 PyObject *ypy_future_make_failed(struct ypy_core *core, PyObject *exception);
+/* Nobody looks into it: to resolve it runs no callbacks. */
+bool ypy_future_is_plain(PyObject *future);
 void ypy_future_resolve(struct ypy_core *core, struct ypy_call *call);
 PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs);
 void ypy_map_resolve(struct ypy_core *core, struct ypy_call *call);

@@ -261,6 +261,11 @@ void ypy_future_resolve(struct ypy_core *core, struct ypy_call *call)
     Py_DECREF(self);
 }
 
+bool ypy_future_is_plain(PyObject *self)
+{
+    return of(self)->condition == NULL;
+}
+
 PyObject *ypy_future_make(struct ypy_core *core, struct ypy_call *call)
 {
     PyTypeObject *const type = core->state->future_type;

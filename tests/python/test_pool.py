@@ -613,6 +613,7 @@ class Processes:
                 for i in range(1000):
                     self.pool.submit(square, i)
                 self.pool.submit(square, 1).result(WAIT)
+            kit.until(lambda: self.pool.stats()["pending"] == 0, "that all is resolved")
 
         rounds(20000)
         before = kit.resident_bytes()
