@@ -574,10 +574,13 @@ void ypy_core_cancel_backlog(struct ypy_core *core)
 
 void ypy_core_cancel_flight(struct ypy_core *core, bool kill)
 {
+    /* First those that have not begun: or the worker in place of one that is killed begins them. */
     for (unsigned i = 0; i < core->flight_count; i++) {
-        struct ypy_call *const call = core->flight[i];
-        call->cancelled = true;
-        (void)yoke_job_cancel(call->job, kill);
+        core->flight[i]->cancelled = true;
+        (void)yoke_job_cancel(core->flight[i]->job, 0);
+    }
+    for (unsigned i = 0; kill && i < core->flight_count; i++) {
+        (void)yoke_job_cancel(core->flight[i]->job, 1);
     }
 }
 
