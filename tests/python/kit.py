@@ -39,6 +39,11 @@ def each(**variants):
 BOTH = {"fresh": {"start": "fresh"}, "fork": {"start": "fork"}}
 
 
+measures_memory = unittest.skipIf(
+    "asan" in os.environ.get("LD_PRELOAD", ""), "under ASan memory grows by itself"
+)
+
+
 def until(condition, what="the condition", limit_s=None):
     """Wait until condition() is true, and return what it returned."""
     end = time.monotonic() + (limit_s or LIMIT_S)

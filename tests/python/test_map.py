@@ -276,7 +276,7 @@ class Processes:
             next(results)
         self.assertLess(source.read, read + 100000)
 
-    @unittest.skipIf("asan" in os.environ.get("LD_PRELOAD", ""), "ASan keeps what is freed")
+    @kit.measures_memory
     def test_bounded_memory(self):
         big = "x" * 10000
 

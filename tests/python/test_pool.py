@@ -594,6 +594,7 @@ class Processes:
         self.usable()
         future.cancel(force=True)
 
+    @kit.measures_memory
     def test_no_growth(self):
         def rounds(count):
             for _ in range(count // 1000):
@@ -607,6 +608,7 @@ class Processes:
         rounds(100000)
         self.assertLess(kit.resident_bytes() - before, 2 << 20)
 
+    @kit.measures_memory
     def test_no_growth_where_nobody_looks(self):
         def rounds(count):
             for _ in range(count // 1000):
