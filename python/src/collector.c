@@ -13,7 +13,8 @@
 #define LINGER_LOOKS 50   /* so often without work before it sleeps */
 #define SLICE_NS 1000000LL
 #define PATIENCE_NS 100000000LL
-#define HELP_ABOVE 512 /* so many wait to be resolved: who hands in more helps */
+#define SIGNAL_NS 20000000LL /* how late a signal's handler may run */
+#define HELP_ABOVE 512       /* so many wait to be resolved: who hands in more helps */
 #define HELP_CALLS 128
 
 /* --- any end ---------------------------------------------------------------------------------- */
@@ -47,6 +48,29 @@ int ypy_core_wait_any(struct ypy_core *core)
     pthread_mutex_unlock(&core->lock);
     Py_END_ALLOW_THREADS
     return PyErr_CheckSignals() != 0 ? -1 : 0;
+}
+
+static void wait_resolved(struct ypy_core *core, uint64_t resolved, int64_t until_ns)
+{
+    const int64_t slice_ns = yoke_now_ns() + SIGNAL_NS;
+    pthread_mutex_lock(&core->lock);
+    core->sleepers++;
+    if (core->resolved == resolved) {
+        ypy_core_await_change(core, slice_ns < until_ns ? slice_ns : until_ns);
+    }
+    core->sleepers--;
+    pthread_mutex_unlock(&core->lock);
+}
+
+int ypy_core_wait_resolved(struct ypy_core *core, uint64_t resolved, int64_t until_ns)
+{
+    Py_BEGIN_ALLOW_THREADS
+    wait_resolved(core, resolved, until_ns);
+    Py_END_ALLOW_THREADS
+    if (PyErr_CheckSignals() != 0) {
+        return -1;
+    }
+    return yoke_now_ns() >= until_ns ? -ETIMEDOUT : 0;
 }
 
 /* --- helping it ------------------------------------------------------------------------------- */
@@ -139,7 +163,7 @@ int ypy_core_drive(struct ypy_core *core)
         (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
         over = over && end_pool(core);
         Py_END_ALLOW_THREADS
-        ypy_core_resolve_all(core);
+        ypy_core_resolve_all(core, true);
         if (core->rested && core->state->outcomes == NULL) {
             ypy_outcomes_load(core); /* now, while there are time and descriptors */
         }

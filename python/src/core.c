@@ -247,7 +247,7 @@ static PyObject *core_fail(PyObject *self, PyObject *exc)
     core->phase = YPY_FAILED;
     ypy_core_cancel_backlog(core);
     pthread_mutex_unlock(&core->lock);
-    ypy_core_resolve_all(core);
+    ypy_core_resolve_all(core, true);
     Py_RETURN_NONE;
 }
 
@@ -381,7 +381,7 @@ static PyObject *core_close(PyObject *self, PyObject *args, PyObject *kwargs)
     core->asleep = false;
     (void)pthread_cond_broadcast(&core->changed);
     pthread_mutex_unlock(&core->lock);
-    ypy_core_resolve_all(core);
+    ypy_core_resolve_all(core, false);
     Py_RETURN_NONE;
 }
 

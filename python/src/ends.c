@@ -90,6 +90,8 @@ static int read_exception(struct ypy_core *core, struct ypy_in *in, PyObject **v
         *value = ypy_outcome(core, "remote", "(OO)", exc, text);
     } else if (lost == 1 && text != NULL) {
         Py_SETREF(*value, ypy_outcome(core, "remote", "(OO)", *value, text));
+    } else if (lost == 1) {
+        PyErr_Clear(); /* it is the less important one */
     }
     Py_XDECREF(exc);
     Py_XDECREF(text);

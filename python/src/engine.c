@@ -363,7 +363,7 @@ void ypy_calls_submit(struct ypy_core *core, struct ypy_call *const *calls, size
     wake_collector(core);
     pthread_mutex_unlock(&core->lock);
     if (late) {
-        ypy_core_resolve_all(core);
+        ypy_core_resolve_all(core, false);
     }
 }
 
@@ -492,10 +492,13 @@ bool ypy_call_take(struct ypy_core *core, struct ypy_call *call)
     return taken;
 }
 
-static struct ypy_call *take_ended(struct ypy_core *core)
+static struct ypy_call *take_ended(struct ypy_core *core, bool collector)
 {
     pthread_mutex_lock(&core->lock);
-    struct ypy_call *const call = core->ended.first;
+    struct ypy_call *call = core->ended.first;
+    while (call != NULL && !collector && !call->maps && ypy_future_is_left(call->owner)) {
+        call = call->next;
+    }
     if (call != NULL) {
         list_remove(&core->ended, call);
         call->place = YPY_TAKEN;
@@ -509,6 +512,7 @@ static struct ypy_call *take_ended(struct ypy_core *core)
 
 void ypy_call_resolve(struct ypy_core *core, struct ypy_call *call)
 {
+    Py_INCREF((PyObject *)core); /* the call's owner may be the last that holds it */
     if (call->maps) {
         ypy_map_resolve(core, call);
     } else {
@@ -516,15 +520,17 @@ void ypy_call_resolve(struct ypy_core *core, struct ypy_call *call)
     }
     pthread_mutex_lock(&core->lock);
     core->pending--;
+    core->resolved++;
     if (core->sleepers != 0 || (core->pending == 0 && core->closed)) {
         (void)pthread_cond_broadcast(&core->changed);
     }
     pthread_mutex_unlock(&core->lock);
+    Py_DECREF((PyObject *)core);
 }
 
-void ypy_core_resolve_all(struct ypy_core *core)
+void ypy_core_resolve_all(struct ypy_core *core, bool collector)
 {
-    for (struct ypy_call *call; (call = take_ended(core)) != NULL;) {
+    for (struct ypy_call *call; (call = take_ended(core, collector)) != NULL;) {
         ypy_call_resolve(core, call);
     }
 }

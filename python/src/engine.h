@@ -94,6 +94,7 @@ struct ypy_core {
     uint64_t seen;     /* see yoke_pool_await */
     bool left_some;    /* in the flight, that may have ended by `seen` */
     unsigned sleepers; /* threads that wait for a call to be resolved, or for the start */
+    uint64_t resolved; /* how many calls were; GIL and lock to write, either to read */
     struct ypy_list backlog, ended;
     struct ypy_call *flight[YPY_FLIGHT_MAX];
     unsigned flight_count;
@@ -129,10 +130,13 @@ int ypy_core_wait_any(struct ypy_core *core);
 bool ypy_call_take(struct ypy_core *core, struct ypy_call *call);
 /* Resolve a call that was taken: its owner's business (future.c, map.c). */
 void ypy_call_resolve(struct ypy_core *core, struct ypy_call *call);
-/* Resolve whatever has ended. */
-void ypy_core_resolve_all(struct ypy_core *core);
 /* Resolve some of what has ended, if that piles up because the collector does not get the GIL. */
 void ypy_core_help(struct ypy_core *core);
+/* Resolve whatever has ended; not what is left to the collector, unless this is it. */
+void ypy_core_resolve_all(struct ypy_core *core, bool collector);
+/* Wait for a call that is left to the collector, until more than `resolved` are, or a moment passed.
+ * As ypy_call_wait. */
+int ypy_core_wait_resolved(struct ypy_core *core, uint64_t resolved, int64_t until_ns);
 /* Cancel: 1: it will never begin (taken: resolve it), 0: it runs or has ended; force: it is told,
  * and killed: 2. */
 int ypy_call_cancel(struct ypy_core *core, struct ypy_call *call, bool force);
@@ -184,6 +188,9 @@ PyObject *ypy_future_make(struct ypy_core *core, struct ypy_call *call);
 PyObject *ypy_future_make_failed(struct ypy_core *core, PyObject *exception);
 /* Nobody looks into it: to resolve it runs no callbacks. */
 bool ypy_future_is_plain(PyObject *future);
+/* It is for the collector to resolve: somebody looks into it, and this is the main thread, where a
+ * signal's handler may raise an exception in the middle of telling them. */
+bool ypy_future_is_left(PyObject *self);
 void ypy_future_resolve(struct ypy_core *core, struct ypy_call *call);
 PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs);
 void ypy_map_resolve(struct ypy_core *core, struct ypy_call *call);

@@ -9,6 +9,8 @@
  */
 #include "engine.h"
 
+#include <unistd.h>
+
 enum state { PENDING, RUNNING, CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED };
 
 static const char *const state_names[] = {"PENDING", "RUNNING", "CANCELLED",
@@ -42,6 +44,11 @@ static PyObject *call_base(PyObject *self, const char *method, PyObject *arg)
 
 /* --- what the class's own methods see --------------------------------------------------------- */
 
+static bool is_done(const struct future *future)
+{
+    return future->state >= CANCELLED;
+}
+
 static enum state state_of(PyObject *self)
 {
     const struct future *const future = of(self);
@@ -72,7 +79,8 @@ static int set_state(PyObject *self, PyObject *value, void *unused)
 
 static void watch(struct future *future)
 {
-    if (!future->watched && future->core != NULL) {
+    /* In a forked child the lock may be held by a thread that is not there. */
+    if (!future->watched && future->core != NULL && future->core->generation == ypy_generation()) {
         future->watched = true;
         ypy_core_watch(future->core, 1);
     }
@@ -158,10 +166,19 @@ static void forget_call(struct future *future)
     Py_XDECREF(core);
 }
 
-/* An exception of a callback, or no memory: nobody is there to hear of it. */
+static bool in_main_thread(void)
+{
+    return gettid() == getpid();
+}
+
+/* An exception of a callback, or no memory: nobody is there to hear of it. But for Ctrl-C, which comes
+ * once more, where it can be raised. */
 static void done_with(PyObject *self, PyObject *result)
 {
-    if (result == NULL) {
+    if (result == NULL && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) && in_main_thread()) {
+        PyErr_Clear();
+        PyErr_SetInterrupt();
+    } else if (result == NULL) {
         PyErr_WriteUnraisable(self);
     }
     Py_XDECREF(result);
@@ -170,17 +187,24 @@ static void done_with(PyObject *self, PyObject *result)
 static void finish(PyObject *self, PyObject *value, bool failed)
 {
     struct future *const future = of(self);
-    if (future->state != PENDING) {
+    if (is_done(future)) {
         return; /* somebody has set it by hand */
     }
-    if (future->condition == NULL) {
-        future->state = FINISHED;
-        if (PyObject_SetAttrString(self, failed ? "_exception" : "_result", value) != 0) {
-            PyErr_WriteUnraisable(self);
-        }
+    if (future->condition == NULL &&
+        PyObject_SetAttrString(self, failed ? "_exception" : "_result", value) != 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    if (is_done(future)) {
         return;
     }
-    done_with(self, call_base(self, failed ? "set_exception" : "set_result", value));
+    if (future->condition == NULL) { /* still: nobody looked meanwhile */
+        future->state = FINISHED;
+        return;
+    }
+    /* Once more, if a signal's handler raised before it was done. */
+    for (int i = 0; i < 2 && !is_done(future); i++) {
+        done_with(self, call_base(self, failed ? "set_exception" : "set_result", value));
+    }
     Py_CLEAR(future->callbacks); /* the waiters take themselves off their list */
 }
 
@@ -202,8 +226,10 @@ static int outcome_of(struct ypy_core *core, struct ypy_call *call, PyObject **v
     if (end.done != 0) {
         return ypy_result_read(core, &end.at, end.end, NULL, value);
     }
-    if (end.block != NULL) {
+    if (end.block != NULL && call->hold == NULL) {
         call->hold = ypy_job_hold_make(call->job, end.block, end.block_bytes);
+    }
+    if (end.block != NULL) {
         const char *at = end.block;
         return call->hold != NULL
                    ? ypy_result_read(core, &at, at + end.block_bytes, call->hold, value)
@@ -236,12 +262,20 @@ void ypy_future_resolve(struct ypy_core *core, struct ypy_call *call)
 {
     PyObject *const self = Py_NewRef(call->owner);
     PyObject *value = NULL;
+    bool again = false;
     if (is_cancelled(core, call)) {
         forget_call(of(self));
-        Py_XDECREF(announce_cancel(self));
-        PyErr_Clear();
+        for (int i = 0; i < 2 && !is_done(of(self)); i++) {
+            done_with(self, announce_cancel(self));
+        }
     } else {
-        const int rc = outcome_of(core, call, &value);
+        int rc = outcome_of(core, call, &value);
+        if (rc == -1 && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) && in_main_thread()) {
+            /* Ctrl-C is for the program, not for the one who waits for this. */
+            PyErr_Clear();
+            rc = outcome_of(core, call, &value);
+            again = rc != -1;
+        }
         if (rc != 2) {
             forget_call(of(self));
         }
@@ -259,6 +293,9 @@ void ypy_future_resolve(struct ypy_core *core, struct ypy_call *call)
     Py_XDECREF(value);
     ypy_call_free(core, call);
     Py_DECREF(self);
+    if (again) {
+        PyErr_SetInterrupt();
+    }
 }
 
 bool ypy_future_is_plain(PyObject *self)
@@ -291,15 +328,28 @@ PyObject *ypy_future_make_failed(struct ypy_core *core, PyObject *exception)
 
 /* --- methods ---------------------------------------------------------------------------------- */
 
-static bool is_done(const struct future *future)
+bool ypy_future_is_left(PyObject *self)
 {
-    return future->state >= CANCELLED;
+    return of(self)->condition != NULL && in_main_thread();
+}
+
+/* One step of waiting; as ypy_call_wait. idle: the collector did nothing for a while. */
+static int wait_on(PyObject *self, struct ypy_core *core, int64_t until_ns, bool *idle)
+{
+    if (!ypy_future_is_left(self)) {
+        return ypy_call_wait(core, of(self)->call, until_ns);
+    }
+    const uint64_t resolved = core->resolved;
+    const int rc = ypy_core_wait_resolved(core, resolved, until_ns);
+    *idle = core->resolved == resolved;
+    return rc;
 }
 
 /* Until it is resolved, by us if we come first: 0; -1: an exception. */
 static int await_done(PyObject *self, int64_t until_ns)
 {
     struct future *const future = of(self);
+    bool idle = false;
     while (!is_done(future)) {
         struct ypy_core *const core = future->core;
         if (core == NULL) {
@@ -310,12 +360,12 @@ static int await_done(PyObject *self, int64_t until_ns)
             return -1;
         }
         struct ypy_call *const call = future->call;
-        if (ypy_call_take(core, call)) {
+        if ((idle || !ypy_future_is_left(self)) && ypy_call_take(core, call)) {
             ypy_call_resolve(core, call);
             continue;
         }
         Py_INCREF(core);
-        const int rc = ypy_call_wait(core, call, until_ns);
+        const int rc = wait_on(self, core, until_ns, &idle);
         Py_DECREF(core);
         if (rc == -ETIMEDOUT && !is_done(future)) {
             PyErr_SetNone(PyExc_TimeoutError);
@@ -388,7 +438,8 @@ static PyObject *wait_and_read(PyObject *self, PyObject *const *args, Py_ssize_t
     }
     const int rc = await_done(self, until_ns);
     if (rc == 1) {
-        return call_base(self, exception ? "exception" : "result", nargs != 0 ? args[0] : NULL);
+        const bool given = nargs != 0 || (names != NULL && PyTuple_GET_SIZE(names) != 0);
+        return call_base(self, exception ? "exception" : "result", given ? args[0] : NULL);
     }
     return rc == 0 ? read_end(self, exception) : NULL;
 }

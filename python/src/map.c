@@ -7,6 +7,7 @@
  */
 #include "map.h"
 
+#define TURN_US 100000
 #define LATE_NS 2000000LL /* after that more is handed in, though nothing could be given out */
 
 static struct ypy_map *of(PyObject *self)
@@ -159,7 +160,7 @@ static int await_turn(struct ypy_map *map)
     struct ypy_core *const core = map->core;
     if (map->unordered) {
         const int rc = ypy_core_wait_any(core);
-        ypy_core_resolve_all(core);
+        ypy_core_resolve_all(core, false);
         return rc;
     }
     struct ypy_call *const call = map->first;
@@ -234,11 +235,12 @@ static int enter(struct ypy_map *map)
         PyLockStatus got;
         map->waiting++;
         Py_BEGIN_ALLOW_THREADS
-        got = PyThread_acquire_lock_timed(map->turn, -1, 1);
+        /* In slices: another thread may have taken the signal that this one should hear of. */
+        got = PyThread_acquire_lock_timed(map->turn, TURN_US, 1);
         Py_END_ALLOW_THREADS
         map->waiting--;
         map->told = map->told && got != PY_LOCK_ACQUIRED;
-        if (got == PY_LOCK_INTR && PyErr_CheckSignals() != 0) {
+        if (got != PY_LOCK_ACQUIRED && PyErr_CheckSignals() != 0) {
             if (map->taker == 0) {
                 tell(map); /* it may have been meant for us */
             }
@@ -330,30 +332,37 @@ PyObject *ypy_map_make(struct ypy_core *core, PyObject *args, PyObject *kwargs)
     return (PyObject *)map;
 }
 
-/* What has not begun never will; what runs ends without us. */
+/* What has not begun never will; what runs ends without us. First the list is emptied, and no code of
+ * Python's runs meanwhile; from then on each call is either ours alone or no business of ours. */
 static void drop_calls(struct ypy_map *map)
 {
     struct ypy_core *const core = map->core;
     const bool child = core != NULL && core->generation != ypy_generation();
-    /* First of all: nobody else may come upon a map that goes. */
-    for (struct ypy_call *call = map->first; call != NULL; call = call->map_next) {
-        call->owner = NULL;
-    }
+    struct ypy_call *ours = NULL;
+    map->exhausted = true;
     while (map->first != NULL) {
         struct ypy_call *const call = map->first;
         detach(map, call);
+        if (call->resolved || (!child && ypy_call_cancel(core, call, false) == 1)) {
+            call->map_next = ours;
+            ours = call;
+        }
+    }
+    while (ours != NULL) {
+        struct ypy_call *const call = ours;
+        ours = call->map_next;
         if (call->resolved) {
             ypy_call_free(core, call);
-        } else if (!child && ypy_call_cancel(core, call, false) == 1) {
+        } else {
             ypy_call_resolve(core, call);
         }
     }
-    map->exhausted = true;
 }
 
 static int map_clear(PyObject *self)
 {
     struct ypy_map *const map = of(self);
+    drop_calls(map);
     Py_CLEAR(map->iterators);
     Py_CLEAR(map->definition);
     return 0;
@@ -363,6 +372,10 @@ static int map_traverse(PyObject *self, visitproc visit, void *arg)
 {
     struct ypy_map *const map = of(self);
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT((PyObject *)map->core);
+    for (struct ypy_call *call = map->first; call != NULL; call = call->map_next) {
+        Py_VISIT(call->error); /* its traceback may lead to whoever made the map, and has it */
+    }
     Py_VISIT(map->iterators);
     Py_VISIT(map->definition);
     return 0;
@@ -373,11 +386,10 @@ static void map_dealloc(PyObject *self)
     struct ypy_map *const map = of(self);
     PyTypeObject *const type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    drop_calls(map);
+    (void)map_clear(self);
     if (map->turn != NULL) {
         PyThread_free_lock(map->turn);
     }
-    (void)map_clear(self);
     Py_CLEAR(map->core);
     type->tp_free(self);
     Py_DECREF(type);
@@ -386,11 +398,16 @@ static void map_dealloc(PyObject *self)
 static PyObject *map_close(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    if (enter(of(self)) != 0) {
+    struct ypy_map *const map = of(self);
+    if (map->core->generation != ypy_generation()) { /* who was in it is not in this process */
+        drop_calls(map);
+        Py_RETURN_NONE;
+    }
+    if (enter(map) != 0) {
         return NULL;
     }
-    drop_calls(of(self));
-    leave(of(self));
+    drop_calls(map);
+    leave(map);
     Py_RETURN_NONE;
 }
 

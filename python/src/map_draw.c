@@ -17,6 +17,7 @@
 #define AHEAD_MAX 64
 #define FIRST_RESULT_BYTES 64
 #define ROOM_MAX ((uint64_t)8 << 20)
+#define PACE_MAX_NS 3600000000000LL /* a worker may write anything */
 
 void ypy_map_set_options(struct ypy_map *map, Py_ssize_t chunksize, double timeout,
                          unsigned retries)
@@ -169,8 +170,11 @@ size_t ypy_map_window(const struct ypy_map *map)
     return (size_t)batches * map->core->workers;
 }
 
-static int submit_all(struct ypy_map *map, struct ypy_call **calls, size_t count)
+/* An exception that is being raised stays so. */
+static void submit_all(struct ypy_map *map, struct ypy_call **calls, size_t count)
 {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
     for (size_t i = 0; i < count; i++) {
         calls[i]->owner = (PyObject *)map; /* borrowed, see map_dealloc */
         calls[i]->maps = true;
@@ -179,7 +183,7 @@ static int submit_all(struct ypy_map *map, struct ypy_call **calls, size_t count
     if (count != 0) {
         ypy_calls_submit(map->core, calls, count);
     }
-    return 0;
+    PyErr_Restore(type, value, traceback);
 }
 
 /* Draw and hand in until the window is full: 0, or -1 with an exception that is not an item's. */
@@ -193,11 +197,11 @@ int ypy_map_fill(struct ypy_map *map)
         struct ypy_call *const call = make_batch(map, &rc);
         if (call != NULL) {
             calls[count++] = call;
-        } else if (rc == 1) {
+        } else if (PyErr_Occurred()) {
             rc = -1;
         }
     }
-    (void)submit_all(map, calls, count);
+    submit_all(map, calls, count);
     if (rc != -1) {
         return 0;
     }
@@ -222,7 +226,7 @@ void ypy_map_learn(struct ypy_map *map, const struct ypy_call *call, const struc
         return;
     }
     const int64_t pace = took / done;
-    map->pace_ns = pace > 0 ? pace : 1;
+    map->pace_ns = pace < 1 ? 1 : pace > PACE_MAX_NS ? PACE_MAX_NS : pace;
     const uint64_t bytes =
         end->block != NULL ? end->block_bytes : (uint64_t)(end->end - end->at) / done;
     map->result_bytes = bytes > map->result_bytes ? bytes : (3 * map->result_bytes + bytes) / 4;

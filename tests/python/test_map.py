@@ -3,6 +3,7 @@
 
 timeout: 180
 """
+import gc
 import io
 import itertools
 import operator
@@ -73,6 +74,24 @@ def stop_at(x):
 
 def wrong():
     raise AssertionError("it was never asked for")
+
+
+class Finalized:
+    def __init__(self, call):
+        self.call = call
+
+    def __del__(self):
+        self.call()
+
+
+class Refused:
+    """Cannot be pickled; `call` is called when the exception that says so goes."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __reduce__(self):
+        raise ValueError(Finalized(self.call))
 
 
 class Counted:
@@ -362,6 +381,57 @@ class Processes:
         for thread in threads:
             thread.join(WAIT)
         self.assertEqual(sorted(got), [i * i for i in range(5000)])
+
+    def test_dropped_while_what_is_behind_ends(self):
+        # The first item's error is let go of first, and that runs code, while the others end.
+        later = []
+
+        def use_again():
+            kit.until(lambda: self.pool.stats()["pending"] == 0, "that the others end")
+            later.extend(self.pool.submit(square, i) for i in range(20))
+
+        for end in ("del", "close"):
+            later.clear()
+            results = self.pool.map(square, [Refused(use_again), 1, 2, 3], chunksize=1)
+            if end == "close":
+                results.close()
+            del results
+            gc.collect()
+            self.assertEqual([future.result(WAIT) for future in later], [i * i for i in range(20)])
+
+    def test_the_iterable_shuts_down_and_raises(self):
+        pool = yoke.Pool(workers=1, start=self.start)
+
+        def items():
+            yield 1
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise KeyError("of the iterable")
+
+        results = pool.map(square, items(), chunksize=10)
+        with self.assertRaises(kit_cancelled):
+            next(results)
+        with self.assertRaises(KeyError):
+            next(results)
+        with self.assertRaises(StopIteration):
+            next(results)
+
+    def test_closed_in_a_child_while_a_thread_is_in_it(self):
+        results = self.pool.map(wait_for, [self.path], [0])
+
+        def take():
+            next(results)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        kit.until(lambda: sys._current_frames()[thread.ident].f_code is take.__code__, "it waits")
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            results.close()
+            os._exit(0)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        open(self.path, "w").close()
+        thread.join(WAIT)
 
     def test_progress_broken_off(self):
         with Captured(terminal=True) as text:

@@ -544,6 +544,49 @@ class Processes:
             self.assertTrue(ended.wait(WAIT))
         self.usable()
 
+    def test_a_signal_while_callbacks_run(self):
+        class Alarm(BaseException):
+            pass
+
+        def ring(*_):
+            raise Alarm
+
+        before = signal.signal(signal.SIGALRM, ring)
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
+        for _ in range(20):
+            called = []
+            future = self.pool.submit(square, 3)
+            future.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGALRM))
+            future.add_done_callback(called.append)
+            with self.assertRaises(Alarm):
+                future.result(WAIT)
+                kit.until(lambda: False, "that the handler raises")
+            kit.until(lambda: called, "that the other callback is called")
+            self.assertEqual(future.result(WAIT), 9)
+            self.assertEqual(called, [future])
+
+    def test_ctrl_c_while_a_result_is_read(self):
+        for _ in range(20):
+            interrupted.clear()
+            future = self.pool.submit(Interrupting, os.getpid())
+            with self.assertRaises(KeyboardInterrupt):
+                future.result(WAIT)
+                kit.until(lambda: False, "that Ctrl-C gets through")
+            self.assertEqual(future.result(WAIT), os.getpid())
+
+    def test_set_by_hand(self):
+        before = self.begin(60, count=2)
+        future = self.pool.submit(square, 3)
+        self.assertTrue(future.set_running_or_notify_cancel())
+        for one in before:
+            one.cancel(force=True)
+        self.assertEqual(future.result(WAIT), 9)
+        future = self.pool.submit(begun_sleep, self.path, 0.05)
+        future.set_result(7)
+        self.assertEqual((future.result(WAIT), future.cancel()), (7, False))
+        with self.assertRaises(TimeoutError):
+            type(future)().result(timeout=0.001)
+
     def test_a_callback_may_shut_down(self):
         pool = yoke.Pool(workers=1, start=self.start)
         seen = threading.Event()
@@ -625,6 +668,27 @@ class Processes:
 
 class Thing:
     pass
+
+
+interrupted = []
+
+
+def interrupt_once(pid):
+    """Ctrl-C, the first time."""
+    if not interrupted:
+        interrupted.append(pid)
+        os.kill(pid, signal.SIGINT)
+    return pid
+
+
+class Interrupting:
+    """A result that sends Ctrl-C to the program when it is read."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __reduce__(self):
+        return interrupt_once, (self.pid,)
 
 
 if __name__ == "__main__":
