@@ -93,6 +93,17 @@ void ypy_core_help(struct ypy_core *core)
 
 /* --- the collector ---------------------------------------------------------------------------- */
 
+void ypy_core_watch(struct ypy_core *core, int change)
+{
+    pthread_mutex_lock(&core->lock);
+    core->watched += (unsigned)change;
+    if (change > 0) {
+        core->asleep = false;
+        (void)pthread_cond_broadcast(&core->changed);
+    }
+    pthread_mutex_unlock(&core->lock);
+}
+
 static bool is_through(const struct ypy_core *core)
 {
     return core->closed && core->pending == 0;

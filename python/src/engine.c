@@ -589,14 +589,3 @@ void ypy_core_cancel_flight(struct ypy_core *core, bool kill)
         (void)yoke_job_cancel(core->flight[i]->job, 1);
     }
 }
-
-void ypy_core_watch(struct ypy_core *core, int change)
-{
-    pthread_mutex_lock(&core->lock);
-    core->watched += (unsigned)change;
-    if (change > 0) {
-        core->asleep = false;
-        (void)pthread_cond_broadcast(&core->changed);
-    }
-    pthread_mutex_unlock(&core->lock);
-}
