@@ -11,6 +11,8 @@
 
 #include <unistd.h>
 
+#define IDLE_STEPS 25 /* of 20 ms: then the main thread does the collector's work */
+
 enum state { PENDING, RUNNING, CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED };
 
 static const char *const state_names[] = {"PENDING", "RUNNING", "CANCELLED",
@@ -203,7 +205,12 @@ static void finish(PyObject *self, PyObject *value, bool failed)
     }
     /* Once more, if a signal's handler raised before it was done. */
     for (int i = 0; i < 2 && !is_done(future); i++) {
-        done_with(self, call_base(self, failed ? "set_exception" : "set_result", value));
+        PyObject *const set = call_base(self, failed ? "set_exception" : "set_result", value);
+        if (set == NULL && is_done(future) && PyErr_ExceptionMatches(PyExc_Exception)) {
+            PyErr_Clear(); /* it was cancelled just then */
+        } else {
+            done_with(self, set);
+        }
     }
     Py_CLEAR(future->callbacks); /* the waiters take themselves off their list */
 }
@@ -333,15 +340,15 @@ bool ypy_future_is_left(PyObject *self)
     return of(self)->condition != NULL && in_main_thread();
 }
 
-/* One step of waiting; as ypy_call_wait. idle: the collector did nothing for a while. */
-static int wait_on(PyObject *self, struct ypy_core *core, int64_t until_ns, bool *idle)
+/* One step of waiting; as ypy_call_wait. idle: steps in which the collector did nothing. */
+static int wait_on(PyObject *self, struct ypy_core *core, int64_t until_ns, unsigned *idle)
 {
     if (!ypy_future_is_left(self)) {
         return ypy_call_wait(core, of(self)->call, until_ns);
     }
     const uint64_t resolved = core->resolved;
     const int rc = ypy_core_wait_resolved(core, resolved, until_ns);
-    *idle = core->resolved == resolved;
+    *idle = core->resolved == resolved ? *idle + 1 : 0;
     return rc;
 }
 
@@ -349,7 +356,7 @@ static int wait_on(PyObject *self, struct ypy_core *core, int64_t until_ns, bool
 static int await_done(PyObject *self, int64_t until_ns)
 {
     struct future *const future = of(self);
-    bool idle = false;
+    unsigned idle = 0;
     while (!is_done(future)) {
         struct ypy_core *const core = future->core;
         if (core == NULL) {
@@ -360,7 +367,7 @@ static int await_done(PyObject *self, int64_t until_ns)
             return -1;
         }
         struct ypy_call *const call = future->call;
-        if ((idle || !ypy_future_is_left(self)) && ypy_call_take(core, call)) {
+        if ((idle > IDLE_STEPS || !ypy_future_is_left(self)) && ypy_call_take(core, call)) {
             ypy_call_resolve(core, call);
             continue;
         }

@@ -8,6 +8,7 @@ timeout: 120
 # asan: no (forks of a program with threads hang in its allocator)
 """
 import concurrent.futures as cf
+import faulthandler
 import gc
 import logging
 import os
@@ -282,9 +283,13 @@ def forker(pool, rng, over, record):
             code = 1
             try:
                 signal.alarm(int(LIMIT))
+                faulthandler.dump_traceback_later(LIMIT * 0.8)  # where it hangs
                 for f in futures:
-                    f.done(), f.running(), f.cancel(), repr(f)
-                    f.add_done_callback(str)
+                    f.done(), f.running()
+                    # A thread of the program may have been in the middle of it, as with any lock.
+                    if f._condition.acquire(blocking=False):
+                        f._condition.release()
+                        f.cancel(), repr(f), f.add_done_callback(str)
                     try:
                         f.result(1)
                     except BaseException:
