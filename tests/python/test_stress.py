@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """test_stress.py - threads that do everything with a pool at once, at random.
 
-They submit, wait, cancel, kill workers, begin maps and drop them, fork, shut down; each future must
-end once, each map give each item once, and nothing may stay in memory. STRESS_SEED repeats a run.
+They submit, wait, cancel, kill workers, begin maps and drop them, shut down; each future must end
+once, each map give each item once, and nothing may stay in memory. STRESS_SEED repeats a run,
+STRESS_SECONDS makes it longer, STRESS_FORKS=1 forks the program besides: then about one run in ten
+fails, because a child hangs or is killed (docs/limits.md).
 
 timeout: 120
 # asan: no (forks of a program with threads hang in its allocator)
@@ -334,7 +336,9 @@ def one_round(rng, start, seconds):
     over = threading.Event()
     over.closing = threading.Event()
     record = []
-    kinds = [submitter, submitter, mapper, mapper, collector, forker]
+    kinds = [submitter, submitter, mapper, mapper, collector]
+    if os.environ.get("STRESS_FORKS"):
+        kinds.append(forker)
     if rng.random() < 0.7:
         kinds.append(killer)
     threads = [
