@@ -201,6 +201,8 @@ class Same:
             with self.assertRaises(BrokenProcessPool):
                 future.result(WAIT)
         worker.join(WAIT)
+        # The executor's own thread may have reaped it, and be about to tell.
+        kit.until(lambda: worker.exitcode is not None, "that its exit code is known")
         self.assertEqual(worker.exitcode, -signal.SIGTERM)
         with self.assertRaises(BrokenProcessPool):
             self.executor.submit(square, 1)
