@@ -165,9 +165,9 @@ int ypy_core_drive(struct ypy_core *core)
     sigset_t all, before;
     (void)sigfillset(&all);
     for (bool over = false; !over;) {
-        Py_BEGIN_ALLOW_THREADS(void)
-        pthread_sigmask(SIG_BLOCK, &all, &before);
+        Py_BEGIN_ALLOW_THREADS
         pthread_mutex_lock(&core->lock);
+        (void)pthread_sigmask(SIG_BLOCK, &all, &before);
         await_ends(core);
         over = is_through(core);
         pthread_mutex_unlock(&core->lock);

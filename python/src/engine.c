@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * engine.c - calls on their way: backlog, flight, ended; and the collector.
+ * engine.c - calls on their way: backlog, flight, ended.
  *
  * Idea: the flight is what the library's table holds, and is bounded; whoever comes by, with or
  * without the GIL, moves what has ended out of it and fills it up again. Resolving needs the GIL and
