@@ -43,6 +43,14 @@ static inline yoke_process_end end_of(yoke_process *process)
     return end;
 }
 
+/** Waits until this process is that program. A shell that is about to become another program
+ * forgets a SIGINT of its last moments. */
+static inline void await_program(int pid, const char *name)
+{
+    struct proc_info info = {0};
+    WAIT_FOR(proc_read(pid, &info) && strcmp(info.name, name) == 0);
+}
+
 static inline void check_code(yoke_process *process, int code)
 {
     const yoke_process_end end = end_of(process);

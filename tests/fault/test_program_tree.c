@@ -53,6 +53,7 @@ static yoke_process *run_slow(const char *mark)
     yoke_process *process =
         run_marked(slow, mark, (yoke_program){.output = {.kind = YOKE_STREAM_PIPE}});
     await_word(process);
+    await_program(yoke_process_id(process), "sleep");
     WAIT_FOR(count_marked(mark) >= 6);
     return process;
 }

@@ -415,10 +415,11 @@ static void it_has_a_group_of_its_own_and_our_session(void)
 {
     FOR_EACH_START(flags)
     {
-        yoke_process *process = run_shell("sleep 1000", (yoke_program){.flags = flags});
+        yoke_process *process = run_shell("exec sleep 1000", (yoke_program){.flags = flags});
         const int pid = yoke_process_id(process);
         CHECK_EQ(getpgid(pid), pid);
         CHECK_EQ(getsid(pid), getsid(0));
+        await_program(pid, "sleep");
         CHECK_EQ(yoke_process_interrupt(process), 0);
         CHECK_EQ(end_of(process).signal, SIGINT);
         yoke_process_release(process);

@@ -133,7 +133,7 @@ static void the_ladder_stops_them_all(void)
         const char *script;
         int code, signal;
     } cases[] = {
-        {"echo; sleep 1000", -1, SIGINT},
+        {"echo; exec sleep 1000", -1, SIGINT},
         {"trap '' INT; echo; while :; do sleep 1000; done", -1, SIGTERM},
         {"trap '' INT TERM; echo; while :; do sleep 1000; done", -1, SIGKILL},
         {"trap 'exit 9' INT; echo; while :; do sleep 0.01; done", 9, 0},
@@ -149,6 +149,7 @@ static void the_ladder_stops_them_all(void)
                 run_shell(cases[i].script, (yoke_program){.output = pipe_, .flags = flags});
             await_word(processes[i]);
         }
+        await_program(yoke_process_id(processes[0]), "sleep");
         struct proc_info info = {0};
         WAIT_FOR(proc_read(yoke_process_id(processes[5]), &info) && info.state == 'T');
         CHECK_RC(yoke_process_stop(processes, CASES + 1, 200 * NS_PER_MS * check_slowness()), 0);
