@@ -13,6 +13,7 @@
 #define YOKE_POOL_H
 
 #include <yoke/base.h>
+#include <yoke/cancel.h>
 #include <yoke/process.h>
 #include <yoke/task.h>
 #include <yoke/worker.h>
@@ -28,7 +29,9 @@ typedef struct yoke_job yoke_job; /**< a submitted task, as its owner sees it */
 enum {
     YOKE_SERIAL = 1, /**< in the caller, at once: for debugging, and to compare results with */
     YOKE_THREADS,    /**< in threads: cheap, shares all memory; cancelled only if the task asks */
-    YOKE_PROCESSES   /**< in processes: a crash, an exit or a kill costs one item */
+    YOKE_PROCESSES,  /**< in processes: a crash, an exit or a kill costs one item */
+    YOKE_AUTO        /**< in threads, as many as its tasks can use: one per CPU while they compute,
+                          more while they wait; yoke_pool_why tells. In yoke_pool_config only */
 };
 
 /** How a task or an item ended. */
@@ -59,9 +62,10 @@ typedef struct yoke_pool_config {
                                 kills the process that holds the image, a new one is made of the
                                 program as it is then */
     unsigned workers;      /**< 0: yoke_cpu_count(). At most 1024 */
-    unsigned workers_max;  /**< threads: for tasks that wait (I/O), grow up to this many while
-                               tasks queue and shrink again; 0: the same as workers. At most
-                               1024; processes: 0 or the same as workers */
+    unsigned workers_max;  /**< threads: for tasks that wait (I/O): grow up to this many while tasks
+                               queue and those that run wait, and shrink again; 0: the same as
+                               workers (YOKE_AUTO: 1024). At most 16384; processes: 0 or the same as
+                               workers */
     size_t heap_max_bytes; /**< sets yoke_heap_limit, for the whole program; 0: leaves it */
 
     /** Runs on each worker before its first task; no lock is held. Not 0: the worker ends, and
@@ -114,6 +118,15 @@ typedef struct yoke_options {
      *  the call returns -ECANCELED. */
     int (*progress)(void *user, size_t done, size_t total);
     void *user; /**< for progress and merge */
+
+    yoke_cancel *cancel; /**< once it is set, what has not begun never will, and what runs is told;
+                              NULL: only what the calling task belongs to. Must live until the call,
+                              or the job, has ended */
+    unsigned fail_fast;  /**< map, for, reduce: 1: the first item that does not end in YOKE_OK
+                              cancels the rest; the call returns YOKE_ETASK */
+    unsigned
+        deterministic; /**< reduce: 1: the same bits for any number of workers and on any kind of
+                                 pool: the cut depends on count and accumulator_bytes only */
 } yoke_options;
 
 /** Make a pool; when it returns 0 all its workers are ready.
@@ -244,6 +257,35 @@ YOKE_API YOKE_MUST_CHECK int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, cons
                                               size_t in_bytes, size_t out_bytes, size_t count,
                                               const yoke_options *options, yoke_job **jobs);
 
+/** Run fn(task, in, NULL) some time, and tell nobody: the cheapest way to hand in a task.
+ *
+ *  Thread pools keep it in a ring of 1024 entries of 64 bytes. When that is full the caller waits for
+ *  room; inside a task of the same pool it runs the new task itself.
+ *
+ *  \param in        copied; may be NULL when in_bytes is 0. Up to 40 bytes lie in the ring; more are
+ *                   allocated.
+ *  \param options   NULL for all defaults; context and cancel count.
+ *  \return as yoke_submit. How the task ends is counted (yoke_pool_stats), and not kept.
+ *
+ *  Ownership:  in stays the caller's.
+ *  Threads:    any, several at once, also from inside a thread task.   Blocks: while there is no
+ *              room.
+ *  After fork: as yoke_submit.
+ */
+YOKE_API YOKE_MUST_CHECK int yoke_post(yoke_pool *pool, yoke_fn *fn, const void *in,
+                                       size_t in_bytes, const yoke_options *options);
+
+/** Wait until the pool has nothing to do: all that was posted or submitted before has ended.
+ *
+ *  \param until_ns  absolute; 0: only look.
+ *  \return 0, -ETIMEDOUT, -EINTR (a signal), -ECANCELED (the calling thread was interrupted),
+ *          -EINVAL, -EDEADLK (called from inside one of its tasks), -ECHILD.
+ *
+ *  Threads:    any, several at once.   Blocks: until until_ns.
+ *  After fork: as yoke_submit.
+ */
+YOKE_API YOKE_MUST_CHECK int yoke_pool_drain(yoke_pool *pool, int64_t until_ns);
+
 /** Wait until a job has ended. On a thread pool the caller runs it itself if nobody has begun.
  *
  *  \param until_ns  absolute; 0: do not wait.
@@ -348,6 +390,17 @@ typedef struct yoke_pool_stats {
  *  After fork: not in the child (-ECHILD).
  */
 YOKE_API YOKE_MUST_CHECK int yoke_pool_stats_get(yoke_pool *pool, yoke_pool_stats *stats);
+
+/** Say why the pool has the number of workers it has, in one or a few sentences of English, with the
+ *  figures it goes by: how much of their time its tasks computed, how much they waited.
+ *
+ *  \param text   gets at most bytes, always with a 0 at the end; may be NULL when bytes is 0.
+ *  \return the length of the whole text, or -EINVAL, -ECHILD.
+ *
+ *  Threads:    any.   Blocks: no.
+ *  After fork: as yoke_submit.
+ */
+YOKE_API int yoke_pool_why(yoke_pool *pool, char *text, size_t bytes);
 
 /** The process ids of the workers of a process pool, without the spare.
  *

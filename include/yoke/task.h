@@ -52,6 +52,21 @@ YOKE_API const void *yoke_task_context(const yoke_task *task);
  */
 YOKE_API int yoke_task_cancelled(yoke_task *task);
 
+/** Around a stretch in which the task waits for something else than its pool: input, a lock, a
+ *  sleep. Meanwhile the pool runs other tasks in its place, on one thread more if it must
+ *  (workers_max); end gives the place back, and never waits. They nest. Nothing happens outside
+ *  of thread pools. */
+YOKE_API void yoke_blocking_begin(yoke_task *task);
+YOKE_API void yoke_blocking_end(yoke_task *task);
+
+/** Have fn(arg) run when this call ends, however it ends; the last deferred runs first. For what a
+ *  task must undo: close, unlock, free.
+ *
+ *  In a process that is killed nothing runs; what the kernel gives back is given back.
+ *
+ *  \return 0, or -ENOMEM (fn was not and will not be called), -EINVAL. */
+YOKE_API YOKE_MUST_CHECK int yoke_task_defer(yoke_task *task, void (*fn)(void *arg), void *arg);
+
 /** The item of a map or a stream this call is for; 0 in other tasks. */
 YOKE_API size_t yoke_task_item(const yoke_task *task);
 

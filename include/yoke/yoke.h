@@ -7,10 +7,13 @@
 #define YOKE_YOKE_H
 
 #include <yoke/base.h>
+#include <yoke/cancel.h>
+#include <yoke/fork.h>
 #include <yoke/memory.h>
 #include <yoke/pool.h>
 #include <yoke/process.h>
 #include <yoke/program.h>
+#include <yoke/sort.h>
 #include <yoke/stream.h>
 #include <yoke/task.h>
 #include <yoke/thread.h>
