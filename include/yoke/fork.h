@@ -244,7 +244,7 @@ static inline void yoke_each(yoke_strand strand, size_t begin, size_t end, yoke_
  *  Threads:    any, several at once, also from inside a task or a forked function (of any pool).
  *              When more than 64 threads that are no workers of the pool are in it at once, the
  *              others get no help.   Blocks: until fn and all it spawned have returned.
- *  After fork: yes, on a thread pool (see yoke_pool_create); else not in the child (-ECHILD).
+ *  After fork: as yoke_pool_create.
  */
 YOKE_API YOKE_MUST_CHECK int yoke_run(yoke_pool *pool, yoke_fork_fn *fn, void *arg,
                                       const yoke_options *options);

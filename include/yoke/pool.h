@@ -8,6 +8,13 @@
  * An accepted task ends exactly once, whatever dies: OK, FAILED, CRASHED, CANCELLED or TIMEDOUT.
  * By default a task is started at most once; with retries it may run again after its worker
  * died, and then only.
+ *
+ * After fork() the child may go on using the thread and serial pools it inherited. The first call on
+ * one makes it anew, empty and with new workers, as yoke_pool_create did: worker_init runs again, and
+ * that call may return what yoke_pool_create returns for memory, threads and YOKE_EINIT (the next one
+ * tries again). Until it is ready, a call from its worker_init gets -EDEADLK. The parent's tasks go on
+ * in the parent alone; its jobs are not for the child. What was forked inside a task, a callback or a
+ * forked function must not return from it in the child: use what you like there, then _exit.
  */
 #ifndef YOKE_POOL_H
 #define YOKE_POOL_H
@@ -144,7 +151,8 @@ typedef struct yoke_options {
  *
  *  Ownership:  the pool is the caller's until yoke_pool_destroy.
  *  Threads:    any.   Blocks: until the workers are ready.
- *  After fork: yes; a pool made before is not for the child (-ECHILD from every call).
+ *  After fork: yes; of the pools made before, those of threads and the serial ones are for the child
+ *              too (see the top); one of processes is not (-ECHILD from every call).
  */
 YOKE_API YOKE_MUST_CHECK int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool);
 
@@ -163,7 +171,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_pool_create(const yoke_pool_config *config, yo
  *              or come later.
  *  Threads:    any.   Blocks: until until_ns, and for the time it takes to stop (threads: at most
  *              100 ms more).
- *  After fork: not in the child (-ECHILD).
+ *  After fork: as yoke_pool_create; a pool that the child has not used is only freed. The parent's
+ *              goes on.
  */
 YOKE_API int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns);
 
@@ -186,7 +195,7 @@ YOKE_API int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns);
  *  Ownership:  everything stays the caller's.
  *  Threads:    any, several at once, also from inside a task.   Blocks: until all is done; a
  *              signal makes it call progress and goes on.
- *  After fork: not in the child (-ECHILD).
+ *  After fork: as yoke_pool_create.
  */
 YOKE_API YOKE_MUST_CHECK int yoke_map(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
                                       void *out, size_t out_bytes, size_t count,
@@ -237,7 +246,7 @@ YOKE_API YOKE_MUST_CHECK int yoke_reduce(yoke_pool *pool, yoke_range_fn *fn, yok
  *  Ownership:  in stays the caller's. The job is the caller's until yoke_job_release.
  *  Threads:    any, several at once, also from inside a thread task.   Blocks: while there is no
  *              room.
- *  After fork: not in the child (-ECHILD).
+ *  After fork: as yoke_pool_create.
  */
 YOKE_API YOKE_MUST_CHECK int yoke_submit(yoke_pool *pool, yoke_fn *fn, const void *in,
                                          size_t in_bytes, size_t out_bytes,
@@ -324,7 +333,7 @@ YOKE_API YOKE_MUST_CHECK int yoke_wait_all(yoke_job *const *jobs, size_t count, 
  *
  *  Threads:    any, several at once.   Blocks: until until_ns. While one waits, each task that ends
  *              wakes it, which costs a worker a system call.
- *  After fork: not in the child (-ECHILD).
+ *  After fork: as yoke_pool_create; the child counts from 0.
  */
 YOKE_API YOKE_MUST_CHECK int yoke_pool_await(yoke_pool *pool, uint64_t *ended, int64_t until_ns);
 
@@ -387,7 +396,7 @@ typedef struct yoke_pool_stats {
  *  \return 0, -EINVAL, YOKE_EVERSION, -ECHILD.
  *
  *  Threads:    any.   Blocks: no.
- *  After fork: not in the child (-ECHILD).
+ *  After fork: as yoke_pool_create; the child counts from 0.
  */
 YOKE_API YOKE_MUST_CHECK int yoke_pool_stats_get(yoke_pool *pool, yoke_pool_stats *stats);
 
@@ -408,7 +417,7 @@ YOKE_API int yoke_pool_why(yoke_pool *pool, char *text, size_t bytes);
  *  \return how many there are (0 on other kinds), -EINVAL or -ECHILD.
  *
  *  Threads:    any.   Blocks: no.
- *  After fork: not in the child (-ECHILD).
+ *  After fork: as yoke_pool_create.
  */
 YOKE_API int yoke_pool_worker_ids(yoke_pool *pool, int *pids, size_t capacity);
 

@@ -82,7 +82,7 @@ typedef struct yoke_stream_config {
  *  Ownership:  everything stays the caller's.
  *  Threads:    any, several at once, also from inside a task.   Blocks: until all is done; a
  *              signal makes it call progress and goes on.
- *  After fork: not in the child (-ECHILD).
+ *  After fork: as yoke_pool_create.
  */
 YOKE_API YOKE_MUST_CHECK int yoke_map_stream(yoke_pool *pool, yoke_fn *fn,
                                              const yoke_stream_config *stream,

@@ -180,6 +180,8 @@ void yk_thread_detach(yk_thread_id thread);
 bool yk_thread_is_self(yk_thread_id thread);
 /* The threads of this process, or a large number when that cannot be known. */
 unsigned yk_thread_count(void);
+/* From now on, in a child that fork() makes, run this in its one thread. */
+void yk_fork_watch(void (*in_child)(void));
 /* As deep a stack as the main thread's. */
 size_t yk_stack_bytes_default(void);
 

@@ -91,6 +91,7 @@ yoke_job *yk_job_make(struct yoke_pool *pool)
     }
     yk_unit_init(&job->unit, fill, ended);
     job->pool = pool;
+    job->generation = yk_process_generation();
     return job;
 }
 
@@ -267,7 +268,7 @@ static size_t release_some(yoke_job *const *jobs, size_t count)
     struct yoke_pool *last_of = NULL;
     size_t i = 0;
     yk_biased_lock(&pool->lock);
-    for (; i < count && (jobs[i] == NULL || jobs[i]->pool == pool) && last_of == NULL; i++) {
+    for (; i < count && (jobs[i] == NULL || yk_job_is_of(jobs[i], pool)) && last_of == NULL; i++) {
         last_of = jobs[i] != NULL ? release_locked(pool, jobs[i]) : NULL;
     }
     yk_biased_unlock(&pool->lock);

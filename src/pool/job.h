@@ -12,6 +12,7 @@ struct yoke_job {
     struct yk_unit unit; /* first: a unit of ours is a job */
     /* read-only after submit */
     struct yoke_pool *pool;
+    uint64_t generation; /* of the process that made it; a pool may be another's by now */
     yoke_fn *fn;
     const void *context;
     size_t out_bytes;
@@ -43,7 +44,13 @@ static inline int yk_job_check(const yoke_job *job)
     if (job == NULL) {
         return -EINVAL;
     }
-    return YK_LIKELY(job->pool->generation == yk_process_generation()) ? 0 : -ECHILD;
+    return YK_LIKELY(job->generation == yk_process_generation()) ? 0 : -ECHILD;
+}
+
+/* It is of that pool, as the pool is now: both were checked, or one was and is compared. */
+static inline bool yk_job_is_of(const yoke_job *job, const struct yoke_pool *pool)
+{
+    return job->pool == pool && job->generation == yk_process_generation();
 }
 
 static inline bool yk_job_is_small(size_t in_bytes, size_t out_bytes)

@@ -18,7 +18,7 @@
 #define THREAD_IDLE_NS 1000000000LL
 #define STOP_NS 100000000LL /* for threads to notice that they should stop */
 
-int yk_pool_check(const struct yoke_pool *pool)
+int yk_pool_check(struct yoke_pool *pool)
 {
     if (pool == NULL) {
         return -EINVAL;
@@ -26,7 +26,7 @@ int yk_pool_check(const struct yoke_pool *pool)
     if (yk_worker_role()) {
         return YOKE_ENESTED;
     }
-    return pool->generation == yk_process_generation() ? 0 : -ECHILD;
+    return YK_LIKELY(yk_pool_is_ours(pool)) ? 0 : yk_pool_revive(pool);
 }
 
 int yk_options_read(yoke_options *out, const yoke_options *options)
@@ -250,7 +250,7 @@ static int copy_keep_fds(struct yoke_pool *pool)
     return 0;
 }
 
-static int start_engine(struct yoke_pool *pool)
+int yk_pool_engine_start(struct yoke_pool *pool)
 {
     const uint32_t spare = pool->kind == YOKE_PROCESSES ? 1 : 0;
     const uint32_t lines = pool->config.workers_max + spare;
@@ -282,7 +282,7 @@ static int prepare(const yoke_pool_config *config, yoke_pool_config *settings, y
     return rc;
 }
 
-static void free_parts(struct yoke_pool *pool)
+void yk_pool_parts_free(struct yoke_pool *pool)
 {
     yk_exec_release(pool);
     free_ctl(pool);
@@ -305,14 +305,14 @@ int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
     if (made == NULL) {
         return -ENOMEM;
     }
-    made->generation = yk_process_generation();
+    atomic_init(&made->generation, yk_process_generation());
     made->kind = settings.kind;
     made->config = settings;
     made->hooks = hooks;
     made->backlog_end = &made->backlog;
-    rc = made->kind == YOKE_SERIAL ? 0 : start_engine(made);
+    rc = made->kind == YOKE_SERIAL ? 0 : yk_pool_engine_start(made);
     if (rc != 0) {
-        free_parts(made);
+        yk_pool_parts_free(made);
         free(made);
         return rc;
     }
@@ -403,6 +403,9 @@ static int end_work(struct yoke_pool *pool, int64_t until_ns)
 
 int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
 {
+    if (pool != NULL && !yk_worker_role() && !yk_pool_is_ours(pool)) {
+        return yk_pool_disown(pool);
+    }
     int rc = yk_pool_check(pool);
     if (rc != 0) {
         return rc;
@@ -427,7 +430,7 @@ int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
             }
         }
     }
-    free_parts(pool);
+    yk_pool_parts_free(pool);
     free_after_last_job(pool);
     return rc;
 }

@@ -105,11 +105,15 @@ struct yk_member {
 };
 
 struct yoke_pool {
-    /* read-only after create */
-    uint64_t generation;
+    /* whose it is: see reborn.c */
+    _Atomic uint64_t generation; /* SYNC(reborn): the process whose engine it has */
+    _Atomic uint64_t reviver;    /* SYNC(reviver): the process in which a thread makes it anew; 0 */
+    _Atomic uint32_t revivals;   /* SYNC(reborn): counts ends of that, good or bad */
+    /* read-only after create; what a forked child keeps */
     int kind;
     yoke_pool_config config;
     yoke_hooks hooks;
+    /* read-only after create; made anew in a forked child, as all that follows */
     struct yk_ctl *ctl; /* table.ctl; NULL on a serial pool */
     struct yk_table table;
     size_t ctl_bytes;
@@ -220,8 +224,19 @@ void yk_pool_audit_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 
 /* --- pool.c --------------------------------------------------------------------------------- */
 
-/* 0, -EINVAL, -ECHILD; YOKE_ENESTED in a process worker. */
-int yk_pool_check(const struct yoke_pool *pool);
+/* 0, -EINVAL, -ECHILD; YOKE_ENESTED in a process worker. In a forked child it makes the pool anew,
+ * and may say what yk_pool_revive says. */
+int yk_pool_check(struct yoke_pool *pool);
+/* This process's engine runs it. */
+static inline bool yk_pool_is_ours(const struct yoke_pool *pool)
+{
+    /* SYNC(reborn) acquire: sees the engine that was made here. */
+    return atomic_load_explicit(&pool->generation, memory_order_acquire) == yk_process_generation();
+}
+/* Make the table, the members and what they run on, and start them; nothing of it is there yet. On
+ * failure some of it may be, for yk_pool_parts_free. */
+int yk_pool_engine_start(struct yoke_pool *pool);
+void yk_pool_parts_free(struct yoke_pool *pool);
 /* Blocks that workers of this pool can see. */
 void *yk_pool_alloc(struct yoke_pool *pool, size_t bytes);
 void yk_pool_free(struct yoke_pool *pool, void *block);
@@ -242,6 +257,14 @@ void yk_pool_forget(struct yoke_pool *pool);
 /* The calling thread is inside a task of this pool, however deep. */
 bool yk_pool_inside_task(const struct yoke_pool *pool);
 
+/* --- reborn.c: a pool in a child after fork() ------------------------------------------------ */
+
+/* Make the pool of a parent ours: 0; -ECHILD (its workers are processes), YOKE_ECLOSED, what
+ * yoke_pool_create says of memory, threads and worker_init, -EDEADLK (from its worker_init). */
+int yk_pool_revive(struct yoke_pool *pool);
+/* Destroy the pool of a parent, as far as it is here; it was not made anew. 0 or -ECHILD. */
+int yk_pool_disown(struct yoke_pool *pool);
+
 /* --- job.c ---------------------------------------------------------------------------------- */
 
 void yk_jobs_free_spare_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
@@ -251,6 +274,8 @@ void yk_jobs_free_spare_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 int yk_threads_start(struct yoke_pool *pool);
 /* After a publish: one more thread if all are busy and the pool may grow. */
 void yk_threads_grow_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* The calling thread is a worker of this pool, and not ready yet. */
+bool yk_threads_is_starting(const struct yoke_pool *pool);
 /* Tell all threads to end and join them; false: some have not ended at until_ns. */
 bool yk_threads_stop(struct yoke_pool *pool, int64_t until_ns);
 

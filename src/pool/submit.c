@@ -60,7 +60,7 @@ static bool is_plain(const yoke_pool *pool, yoke_fn *fn, const void *in, size_t 
                      size_t out_bytes)
 {
     return pool != NULL && fn != NULL && yk_job_is_small(in_bytes, out_bytes) &&
-           (in != NULL || in_bytes == 0) && pool->generation == yk_process_generation() &&
+           (in != NULL || in_bytes == 0) && yk_pool_is_ours(pool) &&
            yk_pool_knows(pool, (uintptr_t)fn);
 }
 

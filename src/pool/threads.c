@@ -15,11 +15,43 @@ static void state_set(struct yk_line *line, enum yk_line_state state)
     atomic_store_explicit(&line->state, state, memory_order_release);
 }
 
+/* The worker that this thread is. */
+static _Thread_local struct yk_member *self;
+
+/* A task forked, and this is the child's one thread: it is no worker here. Should the task return,
+ * the thread ends, and the process with it. */
+static void resign_in_child(void)
+{
+    if (self != NULL) {
+        state_set(self->worker.line, YK_LINE_STOP);
+        self = NULL;
+    }
+}
+
+static void watch_forks(void)
+{
+    static _Atomic bool watched;
+    /* relaxed: only who is first does it. */
+    if (!atomic_exchange_explicit(&watched, true, memory_order_relaxed)) {
+        yk_fork_watch(resign_in_child);
+    }
+}
+
+bool yk_threads_is_starting(const struct yoke_pool *pool)
+{
+    return self != NULL && self->pool == pool &&
+           yk_line_state_of(self->worker.line) == YK_LINE_STARTING_ACTIVE;
+}
+
 static void thread_main(void *arg)
 {
     struct yk_member *const member = arg;
     struct yoke_pool *const pool = member->pool;
+    self = member;
     yk_worker_live(&member->worker);
+    if (self == NULL) {
+        return; /* the pool is not, or no longer, the one we worked for */
+    }
     yk_biased_lock(&pool->lock);
     member->alive = false;
     member->active = false;
@@ -59,7 +91,7 @@ static int start_locked(struct yoke_pool *pool, uint32_t index) YK_REQUIRES(pool
     line->ctl = pool->ctl;
     line->index = index;
     line->owner = member->owner;
-    member->worker = yk_worker_of(&pool->table, line);
+    member->worker = yk_worker_of(&pool->ctl->table, line); /* not the pool's: see reborn.c */
     state_set(line, YK_LINE_STARTING_ACTIVE);
     const struct yk_thread_setup setup = {.name = "yoke-worker"};
     const int rc = yk_thread_start(&setup, thread_main, member, &member->thread);
@@ -111,6 +143,7 @@ static int await_ready(struct yoke_pool *pool)
 int yk_threads_start(struct yoke_pool *pool)
 {
     int rc = 0;
+    watch_forks();
     yk_biased_lock(&pool->lock);
     for (uint32_t i = 0; i < pool->config.workers && rc == 0; i++) {
         rc = start_locked(pool, i);

@@ -102,7 +102,7 @@ static size_t collect_some(yoke_job *const *jobs, size_t count)
     struct yoke_pool *const pool = jobs[0]->pool;
     size_t i = 0;
     yk_biased_lock(&pool->lock);
-    for (; i < count && jobs[i] != NULL && jobs[i]->pool == pool; i++) {
+    for (; i < count && jobs[i] != NULL && yk_job_is_of(jobs[i], pool); i++) {
         yk_job_poll_locked(pool, jobs[i]);
         if (!yk_job_ended(jobs[i])) {
             break;

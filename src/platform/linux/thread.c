@@ -132,6 +132,11 @@ unsigned yk_thread_count(void)
     return known ? (unsigned)tasks.st_nlink - 2 : UINT_MAX;
 }
 
+void yk_fork_watch(void (*in_child)(void))
+{
+    (void)pthread_atfork(NULL, NULL, in_child);
+}
+
 size_t yk_stack_bytes_default(void)
 {
     struct rlimit limit;

@@ -245,28 +245,48 @@ static void no_merge(void *accumulator, const void *other, void *user)
     (void)user;
 }
 
-/* In a forked child: the parent's pool answers -ECHILD, a pool of its own works. */
-static int child_of_a_pool(void *arg)
+/* Jobs of the parent are not for the child, whatever became of their pool here. */
+static void check_foreign_jobs(const struct inherited *it)
 {
-    const struct inherited *it = arg;
-    int64_t x[3] = {1, 2, 3}, out[3];
-    yoke_job *job = NULL;
     size_t index = 0;
-    uint64_t total = 0;
-    yoke_pool_stats stats = {.size = sizeof stats};
-    CHECK_RC(yoke_map(it->pool, check_square, x, 8, out, 8, 3, NULL), -ECHILD);
-    CHECK_RC(yoke_submit(it->pool, check_square, x, 8, 8, NULL, &job), -ECHILD);
-    CHECK_RC(yoke_for(it->pool, no_range, 3, NULL), -ECHILD);
-    CHECK_RC(yoke_reduce(it->pool, no_range, no_merge, 3, &total, 8, NULL), -ECHILD);
     CHECK_RC(yoke_wait(it->job, 0), -ECHILD);
     CHECK_RC(yoke_wait_any(&it->job, 1, 0, &index), -ECHILD);
     CHECK_RC(yoke_wait_all(&it->job, 1, 0), -ECHILD);
     CHECK_RC(yoke_job_result(it->job, NULL, NULL, NULL), -ECHILD);
     CHECK_RC(yoke_job_cancel(it->other, 1), -ECHILD);
     yoke_job_release(it->other);
-    CHECK_RC(yoke_pool_stats_get(it->pool, &stats), -ECHILD);
-    CHECK_EQ(yoke_pool_worker_ids(it->pool, NULL, 0), -ECHILD);
-    CHECK_RC(yoke_pool_destroy(it->pool, 0), -ECHILD);
+    yoke_job_release_all(&it->other, 1);
+}
+
+/* What a forked child finds of its parent's process pool. */
+static void check_foreign_pool(yoke_pool *pool)
+{
+    int64_t x[3] = {1, 2, 3}, out[3];
+    yoke_job *job = NULL;
+    uint64_t total = 0;
+    yoke_pool_stats stats = {.size = sizeof stats};
+    CHECK_RC(yoke_map(pool, check_square, x, 8, out, 8, 3, NULL), -ECHILD);
+    CHECK_RC(yoke_submit(pool, check_square, x, 8, 8, NULL, &job), -ECHILD);
+    CHECK_RC(yoke_for(pool, no_range, 3, NULL), -ECHILD);
+    CHECK_RC(yoke_reduce(pool, no_range, no_merge, 3, &total, 8, NULL), -ECHILD);
+    CHECK_RC(yoke_pool_stats_get(pool, &stats), -ECHILD);
+    CHECK_EQ(yoke_pool_worker_ids(pool, NULL, 0), -ECHILD);
+    CHECK_RC(yoke_pool_destroy(pool, 0), -ECHILD);
+}
+
+/* In a forked child: a pool of the parent's processes answers -ECHILD, others work, as does a pool
+ * of its own. */
+static int child_of_a_pool(void *arg)
+{
+    const struct inherited *it = arg;
+    check_foreign_jobs(it);
+    if (it->kind == YOKE_PROCESSES) {
+        check_foreign_pool(it->pool);
+    } else {
+        check_pool_works(it->pool);
+        check_foreign_jobs(it);
+        end_pool(it->pool);
+    }
     void *block = yoke_shared_alloc(1000);
     CHECK(block != NULL);
     memset(block, 1, 1000);
