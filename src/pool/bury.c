@@ -56,9 +56,6 @@ static bool held_by(uint64_t word, uint32_t owner)
 static bool is_garbage_locked(struct yoke_pool *pool, const struct yk_unit *unit, uint64_t word)
     YK_REQUIRES(pool->lock)
 {
-    if (pool->kind != YOKE_PROCESSES) {
-        return false;
-    }
     if (yk_word_ticket(word) != unit->ticket) {
         return true;
     }
@@ -92,7 +89,7 @@ static void count_spoil_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
  * last of them those units end as crashed. */
 static void end_garbage_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
-    if (yk_processes_condemned_left_locked(pool)) {
+    if (pool->kind != YOKE_PROCESSES || yk_processes_condemned_left_locked(pool)) {
         return;
     }
     const bool all_gone = pool->condemning; /* who may have written it; those since are innocent */
@@ -187,7 +184,7 @@ static void wake_all(struct yoke_pool *pool)
 static uint64_t oldest_ready_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     uint64_t oldest = pool->tail;
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+    for (uint32_t i = 0; i < yk_pool_slots(pool); i++) {
         const struct yk_unit *const unit = pool->units[i];
         if (unit != NULL && yk_word_phase(yk_slot_load_word(yk_pool_slot(pool, i))) == YK_READY) {
             const uint64_t ticket = whole_ticket(pool, unit);
@@ -226,7 +223,9 @@ void yk_pool_audit_locked(struct yoke_pool *pool)
     yk_pool_drain_backlog_locked(pool);
     const uint64_t oldest = oldest_ready_locked(pool);
     mend_ends_locked(pool, oldest);
-    if (oldest != pool->tail) {
+    if (oldest != pool->tail && pool->kind == YOKE_PROCESSES) {
         wake_all(pool);
+    } else if (oldest != pool->tail) {
+        (void)yk_table_wake_one(&pool->table);
     }
 }

@@ -54,7 +54,7 @@ static uint64_t load_tail(const struct yk_table *table)
 
 static struct yk_slot *slot_of_ticket(const struct yk_table *table, uint64_t ticket)
 {
-    return &table->slots[yk_slot_of(ticket)];
+    return &table->slots[yk_slot_of(table, ticket)];
 }
 
 /* Below the tail that we saw the slot at head was published: claim it blindly, which moves its

@@ -58,8 +58,8 @@ void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t unti
 /* The next FREE slot, whose ticket is the tail; YK_NO_SLOT if all are in use. */
 static uint32_t take_slot_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
-        const uint32_t index = yk_slot_of(pool->tail);
+    for (uint32_t i = 0; i < yk_pool_slots(pool); i++) {
+        const uint32_t index = yk_slot_of(&pool->table, pool->tail);
         if (pool->units[index] == NULL) {
             return index;
         }
@@ -237,7 +237,7 @@ void yk_unit_poll_locked(struct yoke_pool *pool, struct yk_unit *unit)
 
 void yk_pool_collect_all_locked(struct yoke_pool *pool)
 {
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+    for (uint32_t i = 0; i < yk_pool_slots(pool); i++) {
         if (pool->units[i] != NULL) {
             yk_unit_poll_locked(pool, pool->units[i]);
         }
@@ -261,7 +261,7 @@ bool yk_unit_notify_locked(struct yoke_pool *pool, struct yk_unit *unit)
 bool yk_pool_notify_all_locked(struct yoke_pool *pool)
 {
     bool done = false;
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+    for (uint32_t i = 0; i < yk_pool_slots(pool); i++) {
         if (pool->units[i] != NULL) {
             done = yk_unit_notify_locked(pool, pool->units[i]) || done;
         }
@@ -313,7 +313,7 @@ void yk_pool_revoke_all_locked(struct yoke_pool *pool)
     while (pool->backlog != NULL) {
         yk_unit_revoke_locked(pool, pool->backlog);
     }
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+    for (uint32_t i = 0; i < yk_pool_slots(pool); i++) {
         if (pool->units[i] != NULL) {
             yk_unit_revoke_locked(pool, pool->units[i]);
         }

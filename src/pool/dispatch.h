@@ -10,7 +10,7 @@
 
 static inline struct yk_slot *yk_pool_slot(struct yoke_pool *pool, uint32_t index)
 {
-    return &pool->table.slots[index % YK_TABLE_SLOTS];
+    return &pool->table.slots[index & pool->table.slot_mask];
 }
 
 static inline uint64_t yk_slot_load_word(struct yk_slot *slot)
@@ -67,7 +67,8 @@ static inline void yk_slot_ready_locked(struct yoke_pool *pool, struct yk_unit *
     atomic_store_explicit(&slot->word, yk_word(unit->ticket, 0, YK_READY), memory_order_release);
     pool->tail++;
     /* Whoever had that line last, it is here when it is its turn. */
-    yk_prefetch_to_write(yk_pool_slot(pool, yk_slot_of(pool->tail + YK_PUBLISH_AHEAD)));
+    yk_prefetch_to_write(
+        yk_pool_slot(pool, yk_slot_of(&pool->table, pool->tail + YK_PUBLISH_AHEAD)));
 }
 
 /* The unit is in the table, and DONE. */
@@ -95,7 +96,7 @@ static inline void yk_slot_send_for_next_locked(struct yoke_pool *pool, const st
     YK_REQUIRES(pool->lock)
 {
     if (pool->in_flight > 2 * YK_COLLECT_AHEAD) {
-        yk_prefetch(yk_pool_slot(pool, yk_slot_of(unit->ticket + YK_COLLECT_AHEAD)));
+        yk_prefetch(yk_pool_slot(pool, yk_slot_of(&pool->table, unit->ticket + YK_COLLECT_AHEAD)));
     }
 }
 

@@ -151,7 +151,8 @@ static int complete_config(yoke_pool_config *config)
     if (config->workers_max == 0) {
         config->workers_max = config->workers;
     }
-    if (config->workers > config->workers_max || config->workers_max > YK_WORKERS_MAX) {
+    if (config->workers > config->workers_max || config->workers > YK_WORKERS_MAX ||
+        config->workers_max > (config->kind == YOKE_THREADS ? YK_THREADS_MAX : YK_WORKERS_MAX)) {
         return -EINVAL;
     }
     int rc = check_control(config);
@@ -159,17 +160,28 @@ static int complete_config(yoke_pool_config *config)
     return rc != 0 ? rc : check_keep_fds(config);
 }
 
-static size_t ctl_bytes(size_t lines)
+/* Each worker can have a task in hand. */
+static uint32_t slots_for(uint32_t workers)
 {
-    return sizeof(struct yk_ctl) + YK_TABLE_SLOTS * sizeof(struct yk_slot) +
-           lines * sizeof(struct yk_line);
+    uint32_t slots = YK_TABLE_SLOTS;
+    while (slots < workers) {
+        slots *= 2;
+    }
+    return slots;
+}
+
+static size_t ctl_bytes(size_t slots, size_t lines)
+{
+    return sizeof(struct yk_ctl) + slots * sizeof(struct yk_slot) + lines * sizeof(struct yk_line);
 }
 
 static int make_ctl(struct yoke_pool *pool, uint32_t lines)
 {
-    const size_t bytes = ctl_bytes(lines);
+    const bool processes = pool->kind == YOKE_PROCESSES;
+    const uint32_t slots = processes ? YK_TABLE_SLOTS : slots_for(pool->config.workers_max);
+    const size_t bytes = ctl_bytes(slots, lines);
     void *block = NULL;
-    if (pool->kind == YOKE_PROCESSES) {
+    if (processes) {
         /* Large enough to be aligned to a page. */
         block = yk_heap_alloc(bytes);
     } else if (yk_map_private(bytes, &block) != 0) {
@@ -178,12 +190,15 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     if (block == NULL) {
         return -ENOMEM;
     }
-    memset(block, 0, bytes);
+    if (processes) {
+        memset(block, 0, bytes);
+    }
     struct yk_ctl *const ctl = block;
-    ctl->processes = pool->kind == YOKE_PROCESSES;
+    ctl->processes = processes;
     pool->table.ctl = ctl;
     pool->table.slots = (struct yk_slot *)(ctl + 1);
-    pool->table.lines = (struct yk_line *)(pool->table.slots + YK_TABLE_SLOTS);
+    pool->table.slot_mask = slots - 1;
+    pool->table.lines = (struct yk_line *)(pool->table.slots + slots);
     pool->table.line_count = lines;
     pool->table.scope = ctl->processes ? YK_SHARED : YK_PRIVATE;
     ctl->table = pool->table;
@@ -208,7 +223,8 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     pool->spins_max = ctl->spins;
     pool->ctl = ctl;
     pool->ctl_bytes = bytes;
-    return 0;
+    pool->units = calloc(slots, sizeof(struct yk_unit *));
+    return pool->units != NULL ? 0 : -ENOMEM;
 }
 
 bool yk_pool_inside_task(const struct yoke_pool *pool)
@@ -286,6 +302,7 @@ void yk_pool_parts_free(struct yoke_pool *pool)
 {
     yk_exec_release(pool);
     free_ctl(pool);
+    free(pool->units);
     free(pool->members);
     free(pool->keep_fds);
 }
@@ -348,7 +365,7 @@ static void free_after_last_job(struct yoke_pool *pool)
 static bool drained_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
     yk_pool_collect_all_locked(pool);
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+    for (uint32_t i = 0; i < yk_pool_slots(pool); i++) {
         if (pool->units[i] != NULL && yk_unit_notify_locked(pool, pool->units[i])) {
             yk_unit_poll_locked(pool, pool->units[i]);
         }
@@ -383,7 +400,7 @@ static void stop_work(struct yoke_pool *pool)
     if (pool->kind == YOKE_PROCESSES) {
         yk_processes_kill_all_locked(pool);
     }
-    for (uint32_t i = 0; i < YK_TABLE_SLOTS; i++) {
+    for (uint32_t i = 0; i < yk_pool_slots(pool); i++) {
         if (pool->units[i] != NULL) {
             yk_unit_cancel_locked(pool, pool->units[i]);
         }

@@ -123,7 +123,7 @@ struct yoke_pool {
     _Atomic uint32_t spins;    /* what waiters learnt */
     yk_biased lock;            /* order: pool, then heap */
     /* under lock */
-    struct yk_unit *units[YK_TABLE_SLOTS]; /* in the table; NULL: the slot is free */
+    struct yk_unit **units; /* in the table, by their slot; NULL: it is free */
     uint64_t tail;
     int64_t jobs_out;            /* made and not released */
     bool destroyed;              /* freed with the last of them */
@@ -161,6 +161,12 @@ struct yoke_pool {
     int64_t restart_at_ns;    /* not before */
 };
 
+/* 0 on a serial pool. */
+static inline uint32_t yk_pool_slots(const struct yoke_pool *pool)
+{
+    return pool->units != NULL ? pool->table.slot_mask + 1 : 0;
+}
+
 /* --- dispatch.c: units in and out of the table; all with the pool's lock held --------------- */
 
 /* Publish, or put in the backlog when there is no room. */
@@ -172,7 +178,7 @@ bool yk_unit_place_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUI
 void yk_pool_tell_locked(struct yoke_pool *pool, size_t placed) YK_REQUIRES(pool->lock);
 static inline bool yk_pool_has_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
-    return pool->in_flight < YK_TABLE_SLOTS;
+    return pool->in_flight <= pool->table.slot_mask;
 }
 /* Collect the unit if it is DONE. */
 void yk_unit_poll_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);

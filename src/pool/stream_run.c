@@ -511,7 +511,7 @@ static int begin(struct run *run)
     const size_t by_default = yk_max(yk_min(fits, WINDOW_ITEMS), WINDOW_PER_WORKER * shares);
     run->window = run->config->window != 0 ? run->config->window : by_default;
     /* Two for each worker, so that none waits for us to fill in the next. */
-    const size_t most = yk_min(yk_min(2 * shares + 1, run->window), YK_TABLE_SLOTS);
+    const size_t most = yk_min(yk_min(2 * shares + 1, run->window), yk_pool_slots(run->pool));
     const size_t most_items = per_item != 0 ? PART_BYTES_MAX / per_item : PART_ITEMS_MAX;
     run->part_items_max =
         yk_max(yk_min(yk_min(most_items, PART_ITEMS_MAX), run->window / (most + 1)), 1);

@@ -67,7 +67,7 @@ static bool is_plain(const yoke_pool *pool, yoke_fn *fn, const void *in, size_t 
 /* What yk_unit_place_locked does; there is room. */
 static inline void place_plain_locked(yoke_pool *pool, yoke_job *job) YK_REQUIRES(pool->lock)
 {
-    const uint32_t index = yk_slot_of(pool->tail);
+    const uint32_t index = yk_slot_of(&pool->table, pool->tail);
     pool->in_flight++;
     if (YK_UNLIKELY(pool->units[index] != NULL)) {
         (void)yk_unit_place_locked(pool, &job->unit);

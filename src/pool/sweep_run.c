@@ -14,7 +14,6 @@
 #include "pool/sweep.h"
 
 #define STAGE_BYTES ((size_t)1 << 20)
-#define PARTS_MAX YK_TABLE_SLOTS
 #define ALIGN ((size_t)64)
 
 /* --- staging -------------------------------------------------------------------------------- */
@@ -247,7 +246,7 @@ static bool must_stage(const struct yk_sweep_run *run, const void *array, size_t
 /* Two for each worker, so that none waits for us to cut the next. */
 static unsigned most_parts(const struct yk_sweep_run *run)
 {
-    const size_t most = yk_min(2 * (size_t)run->shares + 1, PARTS_MAX);
+    const size_t most = yk_min(2 * (size_t)run->shares + 1, yk_pool_slots(run->pool));
     return (unsigned)yk_min(most, run->sweep->count);
 }
 

@@ -33,16 +33,9 @@ enum yk_phase { YK_FREE = 0, YK_READY, YK_CLAIMED, YK_DONE, YK_DOOMED, YK_GIVEN 
 #ifndef YK_TABLE_SLOTS /* fuzzing sets fewer, to fill them often */
 #define YK_TABLE_SLOTS 1024U
 #endif
-#define YK_WORKERS_MAX 1024U
+#define YK_WORKERS_MAX 1024U  /* of process pools, and to begin with */
+#define YK_THREADS_MAX 16384U /* what a thread pool may grow to; its table has a slot for each */
 #define YK_SLOT_STRIDE 37U /* odd, so that each slot has its turn */
-
-/* The slot of a ticket. Tickets in a row are not slots in a row: the program writes some while a
- * worker reads those before them, and the prefetchers of their CPUs, which follow streams of lines,
- * would take each other's away. */
-static inline uint32_t yk_slot_of(uint64_t ticket)
-{
-    return (uint32_t)(ticket * YK_SLOT_STRIDE) % YK_TABLE_SLOTS;
-}
 
 /* ticket:32 | owner:24 | phase:8 */
 static inline uint64_t yk_word(uint32_t ticket, uint32_t owner, enum yk_phase phase)
@@ -201,11 +194,20 @@ static inline enum yk_line_state yk_line_state_of(const struct yk_line *line)
  * believe counts, that lie where a worker can write. */
 struct yk_table {
     struct yk_ctl *ctl;
-    struct yk_slot *slots; /* YK_TABLE_SLOTS */
+    struct yk_slot *slots;
+    uint32_t slot_mask; /* slots - 1; they are a power of two */
     struct yk_line *lines;
     uint32_t line_count;
     enum yk_scope scope;
 };
+
+/* The slot of a ticket. Tickets in a row are not slots in a row: the program writes some while a
+ * worker reads those before them, and the prefetchers of their CPUs, which follow streams of lines,
+ * would take each other's away. */
+static inline uint32_t yk_slot_of(const struct yk_table *table, uint64_t ticket)
+{
+    return (uint32_t)(ticket * YK_SLOT_STRIDE) & table->slot_mask;
+}
 
 /* The user's code in each worker. */
 struct yk_worker_code {
@@ -232,9 +234,9 @@ struct yk_ctl {
     _Alignas(
         YK_CACHE_LINE) _Atomic uint32_t event; /* counts what waiters in the program wait for */
     /* bit i: the worker of line i sleeps, or is about to */
-    _Alignas(YK_CACHE_LINE) _Atomic uint64_t sleepers[YK_WORKERS_MAX / 64 + 1];
+    _Alignas(YK_CACHE_LINE) _Atomic uint64_t sleepers[YK_THREADS_MAX / 64 + 1];
     /* bit i: the worker of line i spins, and will look at tail after it cleared the bit */
-    _Alignas(YK_CACHE_LINE) _Atomic uint64_t spinners[YK_WORKERS_MAX / 64 + 1];
+    _Alignas(YK_CACHE_LINE) _Atomic uint64_t spinners[YK_THREADS_MAX / 64 + 1];
 };
 
 /* --- spinning: how long pays ---------------------------------------------------------------- */

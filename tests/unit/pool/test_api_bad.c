@@ -154,7 +154,7 @@ static void bad_pools(void)
     for (int kind = YOKE_THREADS; kind <= YOKE_PROCESSES; kind++) {
         refuse((yoke_pool_config){.size = size, .kind = kind, .workers = 1025}, -EINVAL);
         refuse((yoke_pool_config){.size = size, .kind = kind, .workers = UINT_MAX}, -EINVAL);
-        refuse((yoke_pool_config){.size = size, .kind = kind, .workers = 2, .workers_max = 1025},
+        refuse((yoke_pool_config){.size = size, .kind = kind, .workers = 2, .workers_max = 16385},
                -EINVAL);
     }
     const int processes = YOKE_PROCESSES;
