@@ -103,6 +103,7 @@ enum yk_local {
     YK_LOCAL_SEED,
     YK_LOCAL_PROGRAM,
     YK_LOCAL_WARM,
+    YK_LOCAL_CANCEL,
     YK_LOCAL_COUNT
 };
 #define YK_LOCAL_BYTES 1024

@@ -479,7 +479,7 @@ static void rest(struct run *run)
 
 static void look_around(struct run *run)
 {
-    if (yk_token_is_set(yk_token_own())) {
+    if (yk_cancel_here()) {
         yk_tally_stop(run->tally, -ECANCELED);
     }
     if (run->tally->rc != 0 && !run->recalled) {

@@ -84,8 +84,8 @@ struct waits {
 static int waits_init(struct waits *waits, yoke_process *const *processes, size_t count)
 {
     waits->count = count;
-    waits->fds = calloc(yk_max(count, 1), sizeof *waits->fds);
-    waits->ready = calloc(yk_max(count, 1), sizeof *waits->ready);
+    waits->fds = calloc(count + 1, sizeof *waits->fds); /* one more for yk_wait_fds */
+    waits->ready = calloc(count + 1, sizeof *waits->ready);
     if (waits->fds == NULL || waits->ready == NULL) {
         free(waits->fds);
         free(waits->ready);
@@ -105,18 +105,9 @@ static void waits_fini(struct waits *waits)
 }
 
 /* Wait until some are ready. */
-static int waits_some(struct waits *waits, int64_t until_ns)
+static int waits_some(const struct waits *waits, int64_t until_ns)
 {
-    for (;;) {
-        if (yk_token_is_set(yk_token_own())) {
-            return -ECANCELED;
-        }
-        const int64_t slice = yk_wait_slice(until_ns);
-        const int rc = yk_poll_many(waits->fds, waits->count, slice, waits->ready);
-        if (rc != -ETIMEDOUT || slice == until_ns) {
-            return rc;
-        }
-    }
+    return yk_wait_fds(waits->fds, waits->ready, waits->count, until_ns);
 }
 
 int yoke_process_wait_any(yoke_process *const *processes, size_t count, int64_t until_ns,

@@ -217,12 +217,10 @@ int yoke_process_wait(yoke_process *process, int64_t until_ns, yoke_process_end 
         return rc;
     }
     while (!yk_process_has_ended(process)) {
-        if (yk_token_is_set(yk_token_own())) {
-            return -ECANCELED;
-        }
-        const int64_t slice = yk_wait_slice(until_ns);
-        const int waited = yk_pidfd_wait(process->program.pidfd, slice);
-        if (waited != 0 && !(waited == -ETIMEDOUT && slice != until_ns)) {
+        int fds[2] = {process->program.pidfd};
+        bool ready[2] = {false};
+        const int waited = yk_wait_fds(fds, ready, 1, until_ns);
+        if (waited != 0 && !yk_process_has_ended(process)) {
             return waited;
         }
     }

@@ -2,7 +2,8 @@
  * thread.c - a single thread: start, wait with a deadline, interrupt.   Room: thread.
  *
  * The handle is shared by its owner and the running thread; the last of the two frees it.
- * `done` is the word waiters sleep on; once it is 1 the code is final.
+ * `done` is the word waiters sleep on; once it is odd the code is final. An interrupt is the cancel of
+ * the thread's own token.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,10 +17,10 @@ struct yoke_thread {
     yoke_thread_fn *fn;
     void *arg;
     yk_thread_id id;
+    struct yoke_cancel *token;
     /* atomic */
     _Atomic uint32_t refs;
-    _Atomic uint32_t done; /* SYNC(thread-done) */
-    struct yk_token token;
+    _Atomic uint32_t done; /* SYNC(thread-done) bit 0; what is above, a cancel of a waiter adds */
     /* the thread's until done, then read-only */
     int code;
 };
@@ -28,6 +29,7 @@ static void unref(yoke_thread *thread)
 {
     /* SYNC(thread-refs) acq_rel: the last one sees all the other did with it. */
     if (atomic_fetch_sub_explicit(&thread->refs, 1, memory_order_acq_rel) == 1) {
+        yk_cancel_drop(thread->token);
         free(thread);
     }
 }
@@ -35,19 +37,24 @@ static void unref(yoke_thread *thread)
 static void run(void *arg)
 {
     yoke_thread *const thread = arg;
-    yk_token_adopt(&thread->token);
+    yk_cancel_thread_adopt(thread->token);
     thread->code = thread->fn(thread->arg);
-    yk_token_adopt(NULL);
+    yk_cancel_thread_adopt(NULL);
     /* SYNC(thread-done) release: publishes the code. */
-    atomic_store_explicit(&thread->done, 1, memory_order_release);
+    atomic_fetch_or_explicit(&thread->done, 1, memory_order_release);
     yk_futex_wake(&thread->done, INT32_MAX, YK_PRIVATE);
     unref(thread);
 }
 
+static uint32_t done_word(const yoke_thread *thread)
+{
+    /* SYNC(thread-done) acquire: odd: sees the code. */
+    return atomic_load_explicit(&thread->done, memory_order_acquire);
+}
+
 static bool is_done(const yoke_thread *thread)
 {
-    /* SYNC(thread-done) acquire: sees the code. */
-    return atomic_load_explicit(&thread->done, memory_order_acquire) != 0;
+    return (done_word(thread) & 1) != 0;
 }
 
 int yoke_thread_start(const yoke_thread_config *config, yoke_thread_fn *fn, void *arg,
@@ -68,6 +75,11 @@ int yoke_thread_start(const yoke_thread_config *config, yoke_thread_fn *fn, void
     if (made == NULL) {
         return -ENOMEM;
     }
+    made->token = yk_cancel_make(NULL);
+    if (made->token == NULL) {
+        free(made);
+        return -ENOMEM;
+    }
     made->generation = yk_process_generation();
     made->fn = fn;
     made->arg = arg;
@@ -80,6 +92,7 @@ int yoke_thread_start(const yoke_thread_config *config, yoke_thread_fn *fn, void
     };
     rc = yk_thread_start(&setup, run, made, &made->id);
     if (rc != 0) {
+        yk_cancel_drop(made->token);
         free(made);
         return rc;
     }
@@ -101,11 +114,11 @@ int yoke_thread_wait(yoke_thread *thread, int64_t until_ns, int *code)
     if (rc != 0) {
         return rc;
     }
-    if (yk_token_own() == &thread->token) {
+    if (yk_cancel_thread() == thread->token) {
         return -EDEADLK;
     }
-    while (!is_done(thread)) {
-        const int waited = yk_wait(&thread->done, 0, until_ns, YK_PRIVATE);
+    for (uint32_t seen = 0; ((seen = done_word(thread)) & 1) == 0;) {
+        const int waited = yk_wait(&thread->done, seen, until_ns, YK_PRIVATE);
         if (waited != 0 && !is_done(thread)) {
             return waited;
         }
@@ -120,7 +133,7 @@ int yoke_thread_interrupt(yoke_thread *thread)
 {
     const int rc = check(thread);
     if (rc == 0) {
-        yk_token_set(&thread->token);
+        yoke_cancel_set(thread->token);
     }
     return rc;
 }
@@ -131,10 +144,11 @@ void yoke_thread_release(yoke_thread *thread)
         return;
     }
     if (check(thread) != 0) {
+        yk_cancel_drop(thread->token);
         free(thread); /* the child's copy: the thread itself is not here */
         return;
     }
-    if (is_done(thread) && yk_token_own() != &thread->token) {
+    if (is_done(thread) && yk_cancel_thread() != thread->token) {
         yk_thread_join(thread->id);
     } else {
         yk_thread_detach(thread->id);
