@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# deps.sh GROUP - see that all is there for GROUP: build, demo, python, test or check.
+# deps.sh GROUP - see that all is there for GROUP: build, demo, python, bench, test or check.
 #
 # Idea: each line of the table is one need: how to see it, and the Debian package that brings it.
 # What is missing is listed and then installed, as root or by sudo; where that cannot be, it is
-# named. A group holds the groups above it. Nothing is asked, nothing present is touched.
+# named. A group holds the groups above it, but only bench holds bench: what benchmarks compare with.
+# Nothing is asked, nothing present is touched.
 set -u
 
 readonly table='
@@ -19,6 +20,10 @@ python module   ensurepip                               python3-venv
 python module   setuptools                              python3-setuptools
 python module   wheel                                   python3-wheel
 python module   cloudpickle                             python3-cloudpickle
+bench  command  g++                                     g++
+bench  library  tbb                                     libtbb-dev
+bench  library  glib-2.0                                libglib2.0-dev
+bench  library  libuv                                   libuv1-dev
 test   command  g++                                     g++
 test   command  ps                                      procps
 test   command  strace                                  strace
@@ -53,6 +58,7 @@ missing() { # the packages of $group and of those above it that are not there
         [ -n "$of" ] || continue
         [ -n "$seen" ] && [ "$of" != "$group" ] && break
         [ "$of" = "$group" ] && seen=1
+        [ "$of" = bench ] && [ "$group" != bench ] && continue
         is_there "$how" "$what" || echo "$package"
     done <<<"$table"
 }
@@ -71,7 +77,7 @@ install_all() {
     apt install --no-install-recommends "${packages[@]}"
 }
 
-group=${1:?which group: build, demo, python, test or check}
+group=${1:?which group: build, demo, python, bench, test or check}
 mapfile -t packages < <(missing)
 [ ${#packages[@]} -gt 0 ] || exit 0
 
