@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 
+#include "pool/deque.h"
 #include "pool/worker.h"
 
 /* Cheap looks between two full ones: tail and our state are lines the program writes, and each
@@ -76,11 +77,14 @@ void yk_worker_pass_on(struct yoke_worker *worker)
 
 static bool look_for_work(struct yoke_worker *worker, uint32_t spins)
 {
-    for (uint32_t i = 0; i < spins; i++) {
-        if (yk_table_looks_ready(worker->table)) {
+    struct yk_deque *const deque = worker->deque;
+    const int64_t begin_ns = deque != NULL ? yk_clock_ns() : 0;
+    for (uint32_t i = 1; i <= spins || (deque != NULL && yk_hungry_is_warm(deque)); i++) {
+        if (yk_table_looks_ready(worker->table) || (deque != NULL && yk_hungry_has_mail(deque))) {
             return true;
         }
-        if (i % FULL_LOOK_SPINS == FULL_LOOK_SPINS - 1 && has_work_or_stops(worker)) {
+        if (i % FULL_LOOK_SPINS == 0 &&
+            (has_work_or_stops(worker) || (deque != NULL && yk_hungry_look(deque, begin_ns)))) {
             return true;
         }
         yk_cpu_relax();
@@ -120,20 +124,42 @@ static void bit_set(struct yoke_worker *worker)
     atomic_fetch_or_explicit(word, 1ULL << worker->index % 64, memory_order_seq_cst);
 }
 
-int yk_worker_idle(struct yoke_worker *worker, int64_t until_ns)
+static int64_t earlier(int64_t a, int64_t b)
 {
-    /* Also who did not spin: one wake that was passed on may stand for several tasks. */
-    worker->owes_wake = worker->ctl->spinners_max != 0;
+    return a < b ? a : b;
+}
+
+static int idle(struct yoke_worker *worker, int64_t until_ns)
+{
+    struct yk_deque *const deque = worker->deque;
     if (spin_for_work(worker)) {
         return 0;
     }
     bit_set(worker);
     int rc = 0;
-    if (!has_work_or_stops(worker)) {
-        rc = yk_futex_wait(&worker->line->wake, 1, until_ns, worker->table->scope);
+    if (!has_work_or_stops(worker) && !(deque != NULL && yk_hungry_park(deque))) {
+        const int64_t until = deque != NULL ? earlier(until_ns, yk_hungry_sleep(deque)) : until_ns;
+        rc = yk_futex_wait(&worker->line->wake, 1, until, worker->table->scope);
+        rc = rc == -ETIMEDOUT && until != until_ns ? 0 : rc;
     }
     if (!bit_clear(worker) && rc == -ETIMEDOUT) {
         rc = 0; /* we were chosen for a task just now */
     }
     return rc == -EAGAIN ? 0 : rc;
+}
+
+int yk_worker_idle(struct yoke_worker *worker, int64_t until_ns)
+{
+    /* Also who did not spin: one wake that was passed on may stand for several tasks. */
+    worker->owes_wake = worker->ctl->spinners_max != 0;
+    if (worker->deque == NULL) {
+        return idle(worker, until_ns);
+    }
+    yk_hungry_begin(worker->deque);
+    int rc = 0;
+    do {
+        rc = idle(worker, until_ns);
+    } while (yk_hungry_run(worker->deque) && !has_work_or_stops(worker));
+    yk_hungry_end(worker->deque);
+    return rc;
 }

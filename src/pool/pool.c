@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "memory/heap.h"
+#include "pool/deque.h"
 #include "pool/exec.h"
 #include "pool/pool_private.h"
 #include <yoke/memory.h>
@@ -280,7 +281,11 @@ int yk_pool_engine_start(struct yoke_pool *pool)
     if (rc != 0) {
         return rc;
     }
-    return pool->kind == YOKE_PROCESSES ? yk_processes_start(pool) : yk_threads_start(pool);
+    if (pool->kind == YOKE_PROCESSES) {
+        return yk_processes_start(pool);
+    }
+    rc = yk_team_create(pool);
+    return rc == 0 ? yk_threads_start(pool) : rc;
 }
 
 static int prepare(const yoke_pool_config *config, yoke_pool_config *settings, yoke_hooks *hooks)
@@ -301,6 +306,7 @@ static int prepare(const yoke_pool_config *config, yoke_pool_config *settings, y
 void yk_pool_parts_free(struct yoke_pool *pool)
 {
     yk_exec_release(pool);
+    yk_team_destroy(pool->team);
     free_ctl(pool);
     free(pool->units);
     free(pool->members);

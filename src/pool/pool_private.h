@@ -117,6 +117,7 @@ struct yoke_pool {
     struct yk_ctl *ctl; /* table.ctl; NULL on a serial pool */
     struct yk_table table;
     size_t ctl_bytes;
+    struct yk_team *team;      /* threads: fork-join; else NULL */
     int *keep_fds;             /* our copy of config.keep_fds */
     struct yk_pool_exec *exec; /* YOKE_EXEC; else NULL */
     uint32_t spins_max;        /* a waiter's looks before it sleeps, at most */

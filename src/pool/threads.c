@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 
+#include "pool/deque.h"
 #include "pool/pool_private.h"
 
 static void state_set(struct yk_line *line, enum yk_line_state state)
@@ -48,6 +49,7 @@ static void thread_main(void *arg)
     struct yk_member *const member = arg;
     struct yoke_pool *const pool = member->pool;
     self = member;
+    yk_team_adopt(pool->team, &member->worker);
     yk_worker_live(&member->worker);
     if (self == NULL) {
         return; /* the pool is not, or no longer, the one we worked for */

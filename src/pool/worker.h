@@ -18,6 +18,7 @@ struct yoke_worker {
     uint32_t spins; /* what it learnt about spinning */
     bool owes_wake; /* it was idle, and others may have counted on it */
     uint32_t ran;   /* tasks, of ctl->tasks_max */
+    struct yk_deque *deque; /* threads: where it spawns, and is given frames; else NULL */
 };
 
 struct yoke_task {

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: MIT
+ * team.c - the deques of a pool: who is hungry, who gives, who comes from outside.
+ *
+ * A worker without work opens its mailbox, sets its bit in `hungry` and calls at every busy deque
+ * by taking its limit away; the next spawn there gives it the oldest frame. Who becomes busy looks
+ * at the bits himself, so nobody is missed: both sides write first, then read (SYNC(busy),
+ * SYNC(hungry)). A call stays until a spawn hears it, also while the hungry one sleeps.
+ *
+ * At most as many threads run one pool's frames as it has workers, callers included.   Room: pool.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pool/deque.h"
+#include "pool/pool_private.h"
+
+#define WARM_NS 300000LL /* after frames: the next ones often come soon */
+#define TINY_NS 2000LL   /* a frame that took less was not worth giving */
+#define DEAF_MAX_NS 64000LL
+#define DEAF_ASLEEP_NS 250000LL      /* a wake costs both sides 10 to 50 us */
+#define DEAF_ASLEEP_MAX_NS 4000000LL /* so long may a long task stay unseen after many tiny ones */
+#define ALONE_NS 20000LL             /* before we take what nobody gives */
+
+static _Thread_local struct yk_deque *own; /* innermost */
+
+static struct yk_deque *own_in(const struct yk_team *team)
+{
+    struct yk_deque *deque = own;
+    while (deque != NULL && deque->team != team) {
+        deque = deque->outer;
+    }
+    return deque;
+}
+
+/* --- making --------------------------------------------------------------------------------- */
+
+static void prepare(struct yk_team *team, unsigned index)
+{
+    struct yk_deque *const deque = &team->deques[index];
+    yoke_frame **const area = team->area;
+    /* Two slots before: where top stands when there are too many; one behind, for the last push. */
+    deque->slots = area + (size_t)index * (YK_DEQUE_SLOTS + 16) + 8;
+    deque->team = team;
+    deque->index = index;
+    deque->ends.split = deque->slots;
+    deque->ends.limit = yk_deque_end(deque);
+    deque->guest = yk_worker_of(&team->pool->table, NULL);
+    deque->worker = &deque->guest;
+}
+
+int yk_team_create(struct yoke_pool *pool)
+{
+    const unsigned workers = pool->config.workers;
+    const unsigned count = workers + YK_GUESTS;
+    const size_t bytes = yk_round_up(sizeof(struct yk_team) + count * sizeof(struct yk_deque), 64);
+    struct yk_team *const team = aligned_alloc(64, bytes);
+    if (team == NULL) {
+        return -ENOMEM;
+    }
+    memset(team, 0, bytes);
+    team->pool = pool;
+    team->workers = workers;
+    team->deque_count = count;
+    team->hungry_words = workers / 64 + 1;
+    team->area_bytes = count * (YK_DEQUE_SLOTS + 16) * sizeof(yoke_frame *);
+    team->hungry = calloc(team->hungry_words, sizeof *team->hungry);
+    team->barriers = yk_barrier_prepare();
+    atomic_init(&team->guests_free, UINT64_MAX);
+    const int rc = team->hungry == NULL ? -ENOMEM : yk_map_private(team->area_bytes, &team->area);
+    if (rc != 0) {
+        free(team->hungry);
+        free(team);
+        return rc;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        prepare(team, i);
+    }
+    pool->team = team;
+    return 0;
+}
+
+void yk_team_destroy(struct yk_team *team)
+{
+    if (team != NULL) {
+        yk_unmap(team->area, team->area_bytes);
+        free(team->hungry);
+        free(team);
+    }
+}
+
+void yk_team_adopt(struct yk_team *team, struct yoke_worker *worker)
+{
+    if (worker->index < team->workers) {
+        struct yk_deque *const deque = &team->deques[worker->index];
+        deque->worker = worker;
+        worker->deque = deque;
+        own = deque;
+    }
+}
+
+/* --- who is hungry, who is busy ------------------------------------------------------------- */
+
+static bool is_hungry(const struct yk_team *team)
+{
+    for (unsigned i = 0; i < team->hungry_words; i++) {
+        /* SYNC(hungry) seq_cst: after we said that we are busy. */
+        if (atomic_load_explicit(&team->hungry[i], memory_order_seq_cst) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static uint64_t guests(const struct yk_team *team)
+{
+    /* SYNC(busy) seq_cst: after the bit of who is hungry was set. */
+    return ~atomic_load_explicit(&team->guests_free, memory_order_seq_cst);
+}
+
+static bool is_busy(const struct yk_deque *deque)
+{
+    /* SYNC(busy) seq_cst: as above. */
+    return atomic_load_explicit(&deque->busy, memory_order_seq_cst) != 0;
+}
+
+/* The next busy deque from *index on; NULL: that was the last. */
+static struct yk_deque *next_busy(struct yk_team *team, unsigned *index, uint64_t *left)
+{
+    for (; *index < team->workers; (*index)++) {
+        if (is_busy(&team->deques[*index])) {
+            return &team->deques[(*index)++];
+        }
+    }
+    if (*left == 0) {
+        return NULL;
+    }
+    const unsigned bit = yk_lowest_bit(*left);
+    *left &= *left - 1;
+    return &team->deques[team->workers + bit];
+}
+
+static void call(struct yk_team *team)
+{
+    unsigned index = 0;
+    uint64_t left = guests(team);
+    for (;;) {
+        struct yk_deque *const deque = next_busy(team, &index, &left);
+        if (deque == NULL) {
+            return;
+        }
+        yk_deque_limit_set(deque, NULL);
+    }
+}
+
+static bool has_place(struct yk_team *team)
+{
+    /* relaxed: one more or less for a moment does no harm. */
+    const unsigned running = atomic_load_explicit(&team->running, memory_order_relaxed);
+    return running + yk_count_bits(guests(team)) < team->pool->config.workers;
+}
+
+static void place_take(struct yk_team *team)
+{
+    /* relaxed: a count. */
+    atomic_fetch_add_explicit(&team->running, 1, memory_order_relaxed);
+}
+
+void yk_place_free(struct yk_team *team)
+{
+    /* relaxed: a count. */
+    atomic_fetch_sub_explicit(&team->running, 1, memory_order_relaxed);
+}
+
+static void register_hungry(struct yk_deque *deque)
+{
+    struct yk_team *const team = deque->team;
+    deque->registered = true;
+    /* SYNC(mail) release: what we did before is over. */
+    atomic_store_explicit(&deque->mail, YK_MAIL_OPEN, memory_order_release);
+    /* SYNC(hungry) seq_cst: before we look who is busy. */
+    atomic_fetch_or_explicit(&team->hungry[deque->index / 64], 1ULL << deque->index % 64,
+                             memory_order_seq_cst);
+    call(team);
+}
+
+/* False: somebody else did. */
+static bool unregister(struct yk_team *team, unsigned index)
+{
+    const uint64_t bit = 1ULL << index % 64;
+    /* SYNC(hungry) seq_cst: one of those who want it gets the bit. */
+    return (atomic_fetch_and_explicit(&team->hungry[index / 64], ~bit, memory_order_seq_cst) &
+            bit) != 0;
+}
+
+void yk_deque_wake(struct yk_deque *deque)
+{
+    /* SYNC(asleep) seq_cst: after the frame was done, or given. */
+    const uint32_t how = atomic_load_explicit(&deque->asleep, memory_order_seq_cst);
+    if (how == YK_SLEEPS_IDLE) {
+        yk_table_wake_line(deque->worker->table, deque->worker->line);
+    } else if (how != 0) {
+        /* SYNC(asleep) release: it was told. */
+        atomic_store_explicit(&deque->asleep, 0, memory_order_release);
+        yk_futex_wake(&deque->asleep, 1, YK_PRIVATE);
+    }
+}
+
+/* --- giving --------------------------------------------------------------------------------- */
+
+/* Who waits for a frame that we are in the middle of comes first: it can use nothing else. */
+static void give_follower_locked(struct yk_deque *deque, yoke_frame **top)
+{
+    /* SYNC(follower) acquire: sees what it waits for. */
+    struct yk_deque *const follower = atomic_load_explicit(&deque->follower, memory_order_acquire);
+    if (follower == NULL) {
+        return;
+    }
+    /* SYNC(follower) acquire: while it waits for a frame of ours it waits for nothing else. */
+    const yoke_frame *const awaited =
+        atomic_load_explicit(&follower->awaited, memory_order_acquire);
+    if (awaited != NULL && yk_deque_runs_locked(deque, awaited) &&
+        yk_deque_give_locked(deque, top, follower, YK_FRAME_FOLLOWED)) {
+        yk_deque_wake(follower);
+    }
+}
+
+static bool sleeps(const struct yk_deque *deque)
+{
+    /* relaxed: whom to prefer. */
+    return atomic_load_explicit(&deque->asleep, memory_order_relaxed) != 0;
+}
+
+static bool give_one_locked(struct yk_deque *deque, yoke_frame **top, bool sleepers)
+{
+    struct yk_team *const team = deque->team;
+    for (unsigned i = 0; i < team->hungry_words; i++) {
+        /* SYNC(hungry) seq_cst: after we took the call from our limit. */
+        uint64_t bits = atomic_load_explicit(&team->hungry[i], memory_order_seq_cst);
+        for (; bits != 0; bits &= bits - 1) {
+            const unsigned index = i * 64 + yk_lowest_bit(bits);
+            struct yk_deque *const taker = &team->deques[index];
+            if (sleeps(taker) != sleepers || taker == deque) {
+                continue;
+            }
+            place_take(team);
+            if (!yk_deque_give_locked(deque, top, taker, YK_FRAME_PLACED)) {
+                yk_place_free(team);
+                continue;
+            }
+            (void)unregister(team, index);
+            yk_deque_wake(taker);
+            return true;
+        }
+    }
+    return false;
+}
+
+void yk_team_give_locked(struct yk_deque *deque, yoke_frame **top)
+{
+    struct yk_team *const team = deque->team;
+    give_follower_locked(deque, top);
+    if (!is_hungry(team) || !has_place(team)) {
+        return;
+    }
+    const bool given = give_one_locked(deque, top, false) ||
+                       (!deque->spins_only && give_one_locked(deque, top, true));
+    /* One at a time: the next spawn serves the next. */
+    if (given && is_hungry(team)) {
+        yk_deque_limit_set(deque, NULL);
+    }
+}
+
+/* --- coming and going ----------------------------------------------------------------------- */
+
+static void begin(struct yk_deque *deque)
+{
+    if (deque->entered++ == 0) {
+        /* SYNC(busy) seq_cst: before we look who is hungry. */
+        atomic_store_explicit(&deque->busy, 1, memory_order_seq_cst);
+    }
+    if (is_hungry(deque->team)) {
+        yk_deque_limit_set(deque, NULL);
+    }
+}
+
+static void end(struct yk_deque *deque)
+{
+    if (--deque->entered == 0) {
+        /* relaxed: a call that comes too late does no harm. */
+        atomic_store_explicit(&deque->busy, 0, memory_order_relaxed);
+    }
+}
+
+static struct yk_deque *enter_as_guest(struct yk_team *team)
+{
+    /* SYNC(busy) acquire: sees the deque as the last guest left it. */
+    uint64_t free_bits = atomic_load_explicit(&team->guests_free, memory_order_acquire);
+    while (free_bits != 0) {
+        const unsigned bit = yk_lowest_bit(free_bits);
+        /* SYNC(busy) seq_cst: before we look who is hungry. */
+        if (atomic_compare_exchange_weak_explicit(&team->guests_free, &free_bits,
+                                                  free_bits & ~(1ULL << bit), memory_order_seq_cst,
+                                                  memory_order_acquire)) {
+            struct yk_deque *const deque = &team->deques[team->workers + bit];
+            deque->outer = own;
+            own = deque;
+            return deque;
+        }
+    }
+    return NULL;
+}
+
+struct yk_deque *yk_team_enter(struct yk_team *team, yoke_frame ***top)
+{
+    struct yk_deque *deque = own_in(team);
+    const bool inside = deque != NULL && deque->entered != 0;
+    deque = deque != NULL ? deque : enter_as_guest(team);
+    if (deque != NULL) {
+        *top = inside ? yk_deque_top(deque) : deque->slots;
+        begin(deque);
+    }
+    return deque;
+}
+
+void yk_team_leave(struct yk_deque *deque)
+{
+    struct yk_team *const team = deque->team;
+    end(deque);
+    if (deque->entered != 0 || deque->index < team->workers) {
+        return;
+    }
+    own = deque->outer;
+    /* SYNC(busy) release: the next guest finds it as we leave it. */
+    const uint64_t others = ~atomic_fetch_or_explicit(
+        &team->guests_free, 1ULL << (deque->index - team->workers), memory_order_release);
+    if (yk_count_bits(others) > 1 && is_hungry(team)) {
+        call(team); /* there is room for one more */
+    }
+}
+
+/* --- being hungry --------------------------------------------------------------------------- */
+
+void yk_hungry_begin(struct yk_deque *deque)
+{
+    deque->slept = false;
+    if (deque->deaf_ns == 0) {
+        register_hungry(deque);
+    }
+}
+
+/* A busy deque with a frame that nobody took; NULL: none. */
+static struct yk_deque *find_victim(struct yk_team *team)
+{
+    unsigned index = 0;
+    uint64_t left = guests(team);
+    struct yk_deque *victim = next_busy(team, &index, &left);
+    while (victim != NULL && !yk_deque_shows(victim)) {
+        victim = next_busy(team, &index, &left);
+    }
+    return victim;
+}
+
+/* Shut the mailbox; what was in it, or NULL. */
+static yoke_frame *shut(struct yk_deque *deque)
+{
+    /* SYNC(mail) acquire: sees the frame. */
+    const uintptr_t mail =
+        atomic_exchange_explicit(&deque->mail, YK_MAIL_CLOSED, memory_order_acquire);
+    return mail > YK_MAIL_OPEN ? (yoke_frame *)mail : NULL;
+}
+
+/* Frames that their owner gives to nobody, since it spawns nothing for a while. The mailbox is shut
+ * meanwhile: a second frame would have to wait here. */
+static bool take_somewhere(struct yk_deque *deque)
+{
+    struct yk_team *const team = deque->team;
+    struct yk_deque *const victim = team->barriers && has_place(team) ? find_victim(team) : NULL;
+    if (victim == NULL) {
+        return false;
+    }
+    deque->taken = shut(deque);
+    if (deque->taken == NULL) {
+        place_take(team);
+        deque->taken = yk_deque_take(victim, deque, NULL);
+        if (deque->taken == NULL) {
+            yk_place_free(team);
+            register_hungry(deque); /* who found it shut used up our call */
+        }
+    }
+    return deque->taken != NULL;
+}
+
+bool yk_hungry_look(struct yk_deque *deque, int64_t since_ns)
+{
+    const int64_t now = yk_clock_ns();
+    deque->now_ns = now;
+    if (!deque->registered && now >= deque->deaf_until_ns) {
+        register_hungry(deque);
+    }
+    return yk_hungry_has_mail(deque) ||
+           (deque->registered && now - since_ns > ALONE_NS && take_somewhere(deque));
+}
+
+int64_t yk_hungry_sleep(const struct yk_deque *deque)
+{
+    return deque->registered ? YOKE_FOREVER : deque->deaf_until_ns;
+}
+
+bool yk_hungry_park(struct yk_deque *deque)
+{
+    const int64_t now = yk_clock_ns();
+    deque->slept = true;
+    if (!deque->registered && now < deque->deaf_until_ns) {
+        return false;
+    }
+    if (!deque->registered) {
+        register_hungry(deque);
+    }
+    /* SYNC(asleep) seq_cst: before our last look, after which they wake us. */
+    atomic_store_explicit(&deque->asleep, YK_SLEEPS_IDLE, memory_order_seq_cst);
+    /* SYNC(mail) seq_cst: after asleep. */
+    return atomic_load_explicit(&deque->mail, memory_order_seq_cst) > YK_MAIL_OPEN ||
+           take_somewhere(deque);
+}
+
+/* Twice as long as before, and longer where each time costs a wake. */
+static int64_t deafer(const struct yk_deque *deque)
+{
+    const int64_t least = deque->slept ? DEAF_ASLEEP_NS : TINY_NS;
+    const int64_t most = deque->slept ? DEAF_ASLEEP_MAX_NS : DEAF_MAX_NS;
+    const int64_t twice = deque->deaf_ns * 2;
+    return twice < least ? least : twice > most ? most : twice;
+}
+
+static void learn(struct yk_deque *deque, int64_t took_ns)
+{
+    deque->now_ns = yk_clock_ns();
+    deque->deaf_ns = took_ns < TINY_NS ? deafer(deque) : 0;
+    deque->deaf_until_ns = deque->now_ns + deque->deaf_ns;
+    deque->warm_until_ns = deque->now_ns + WARM_NS;
+}
+
+/* We are hungry again before its owner knows that it is done: he may spawn the next one at once. */
+static void run_given(struct yk_deque *deque, yoke_frame *frame, bool again)
+{
+    const int64_t begin_ns = yk_clock_ns();
+    begin(deque);
+    yk_frame_run(deque, deque->slots, frame);
+    end(deque);
+    learn(deque, yk_clock_ns() - begin_ns);
+    yk_place_free(deque->team);
+    deque->slept = false;
+    if (again && deque->deaf_ns == 0) {
+        register_hungry(deque);
+    }
+    yk_frame_done(frame);
+}
+
+static yoke_frame *claim(struct yk_deque *deque)
+{
+    yoke_frame *const frame = deque->taken != NULL ? deque->taken : shut(deque);
+    deque->taken = NULL;
+    if (deque->registered) {
+        deque->registered = false;
+        (void)unregister(deque->team, deque->index);
+    }
+    return frame;
+}
+
+bool yk_hungry_run(struct yk_deque *deque)
+{
+    /* relaxed, all: a wake too many does no harm; advice. */
+    atomic_store_explicit(&deque->asleep, 0, memory_order_relaxed);
+    if (atomic_load_explicit(&deque->late, memory_order_relaxed) != 0) {
+        atomic_store_explicit(&deque->late, 0, memory_order_relaxed);
+        deque->deaf_ns = deafer(deque);
+        deque->deaf_until_ns = yk_clock_ns() + deque->deaf_ns;
+    }
+    if (deque->taken == NULL && !yk_hungry_has_mail(deque)) {
+        return false;
+    }
+    yoke_frame *const frame = claim(deque);
+    if (frame != NULL) {
+        run_given(deque, frame, true);
+    }
+    return frame != NULL;
+}
+
+void yk_hungry_end(struct yk_deque *deque)
+{
+    yoke_frame *const frame = claim(deque);
+    if (frame != NULL) {
+        run_given(deque, frame, false);
+    }
+}
