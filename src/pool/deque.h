@@ -12,6 +12,7 @@
 #include "base/base.h"
 #include "platform/platform.h"
 #include "pool/worker.h"
+#include "sync/cancel.h"
 #include "sync/mutex.h"
 #include <yoke/fork.h>
 
@@ -37,7 +38,7 @@ struct yk_stretch {
     struct yk_deque *deque;
     yoke_frame **base;
     const yoke_frame *frame; /* taken from somebody, and run here; NULL: a run begins here */
-    const yoke_cancel *cancel;
+    yoke_cancel *cancel;
 };
 
 struct yk_deque {
@@ -84,6 +85,8 @@ struct yk_team {
     _Atomic uint32_t running;                             /* frames that were given and run */
     _Atomic uint64_t *hungry;                             /* SYNC(hungry) bit i: deque i */
     _Atomic uint64_t hints[64];                           /* range.c */
+    _Atomic int64_t last_ns;                              /* range.c: the last short range */
+    _Atomic uint64_t sum_ns; /* range.c: of those in quick succession */
     _Alignas(YK_CACHE_LINE) struct yk_deque deques[];
 };
 
@@ -112,7 +115,7 @@ void yk_frame_done(yoke_frame *frame);
 yoke_frame **yk_deque_top(struct yk_deque *deque);
 /* Frames spawned above base belong to this stretch until it is closed. */
 void yk_stretch_open(struct yk_stretch *stretch, struct yk_deque *deque, yoke_frame **base,
-                     const yoke_frame *frame, const yoke_cancel *cancel);
+                     const yoke_frame *frame, yoke_cancel *cancel);
 void yk_stretch_close(struct yk_stretch *stretch);
 /* It is in the middle of this frame, which it took. */
 bool yk_deque_runs_locked(const struct yk_deque *deque, const yoke_frame *frame);
@@ -132,7 +135,7 @@ yoke_frame *yk_deque_take(struct yk_deque *victim, struct yk_deque *taker, const
 
 /* Run fn here, as yoke_run; a pool without a team, or NULL: nobody helps. 0 or -ENOMEM. Spins
  * only: no sleeper is woken for it. */
-int yk_fork_run(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, const yoke_cancel *cancel,
+int yk_fork_run(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, yoke_cancel *cancel,
                 bool spins_only);
 
 /* --- team.c --------------------------------------------------------------------------------- */

@@ -37,7 +37,7 @@ static yoke_frame **run_now(struct yk_deque *deque, yoke_frame **top, yoke_frame
 /* --- stretches ------------------------------------------------------------------------------ */
 
 void yk_stretch_open(struct yk_stretch *stretch, struct yk_deque *deque, yoke_frame **base,
-                     const yoke_frame *frame, const yoke_cancel *cancel)
+                     const yoke_frame *frame, yoke_cancel *cancel)
 {
     *stretch = (struct yk_stretch){
         .outer = deque->stretch,
@@ -178,9 +178,12 @@ void yk_frame_run(struct yk_deque *deque, yoke_frame **top, yoke_frame *frame)
     const struct yk_stretch *const origin = frame->scope;
     struct yk_stretch here;
     struct yoke_task task = {.worker = deque->worker};
+    struct yk_cancel_place place = {.token = origin->cancel};
     yk_stretch_open(&here, deque, top, frame, origin->cancel);
     yk_task_enter(&task);
+    yk_cancel_enter(&place);
     frame->run((yoke_strand){&deque->ends, top}, frame);
+    yk_cancel_leave(&place);
     yk_task_leave(&task);
     yk_stretch_close(&here);
 }
@@ -378,7 +381,7 @@ void yoke_each_run(yoke_strand strand, yoke_frame *frame)
 
 int yoke_strand_cancelled(yoke_strand strand)
 {
-    return yoke_cancel_is_set(yk_deque_of(strand.deque)->stretch->cancel);
+    return yk_cancel_seen(yk_deque_of(strand.deque)->stretch->cancel) ? 1 : 0;
 }
 
 unsigned yoke_strand_worker(yoke_strand strand)
@@ -389,7 +392,7 @@ unsigned yoke_strand_worker(yoke_strand strand)
 /* --- where it begins ------------------------------------------------------------------------ */
 
 /* Nobody can take anything from this one. */
-static int run_alone(yoke_fork_fn *fn, void *arg, const yoke_cancel *cancel)
+static int run_alone(yoke_fork_fn *fn, void *arg, yoke_cancel *cancel)
 {
     yoke_frame **const area = calloc(YK_DEQUE_SLOTS + 16, sizeof *area);
     struct yk_deque *const deque = aligned_alloc(YK_CACHE_LINE, sizeof *deque);
@@ -410,7 +413,7 @@ static int run_alone(yoke_fork_fn *fn, void *arg, const yoke_cancel *cancel)
     return rc;
 }
 
-int yk_fork_run(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, const yoke_cancel *cancel,
+int yk_fork_run(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, yoke_cancel *cancel,
                 bool spins_only)
 {
     yoke_frame **top = NULL;
@@ -421,11 +424,14 @@ int yk_fork_run(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, const yoke_
     }
     struct yk_stretch stretch;
     struct yoke_task task = {.worker = deque->worker};
+    struct yk_cancel_place place = {.token = cancel};
     const bool before = deque->spins_only;
     deque->spins_only = spins_only;
     yk_stretch_open(&stretch, deque, top, NULL, cancel);
     yk_task_enter(&task);
+    yk_cancel_enter(&place);
     fn((yoke_strand){&deque->ends, top}, arg);
+    yk_cancel_leave(&place);
     yk_task_leave(&task);
     yk_stretch_close(&stretch);
     deque->spins_only = before;
@@ -436,16 +442,20 @@ int yk_fork_run(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, const yoke_
 int yoke_run(yoke_pool *pool, yoke_fork_fn *fn, void *arg, const yoke_options *options)
 {
     yoke_options settings;
+    struct yk_cancel_call call;
     int rc = pool == NULL || fn == NULL ? -EINVAL : yk_options_read(&settings, options);
     if (rc == 0 && !yk_worker_role()) {
         rc = yk_pool_check(pool);
+        rc = rc == 0 ? yk_pool_closed(pool) : rc;
     }
-    const yoke_cancel *const cancel = rc == 0 ? settings.cancel : NULL;
-    if (rc == 0 && yoke_cancel_is_set(cancel)) {
-        rc = -ECANCELED;
+    rc = rc == 0 ? yk_cancel_call_begin(&call, &settings) : rc;
+    if (rc != 0) {
+        return rc;
     }
-    if (rc == 0) {
-        rc = yk_fork_run(yk_worker_role() ? NULL : pool, fn, arg, cancel, false);
+    if (!yk_cancel_seen(call.token)) {
+        rc = yk_fork_run(yk_worker_role() ? NULL : pool, fn, arg, call.token, false);
     }
-    return rc == 0 && yoke_cancel_is_set(cancel) ? -ECANCELED : rc;
+    rc = rc == 0 && (yk_cancel_here() || yk_cancel_seen(call.token)) ? -ECANCELED : rc;
+    yk_cancel_call_end(&call);
+    return rc;
 }

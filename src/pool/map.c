@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 
+#include "pool/range.h"
 #include "pool/sweep.h"
 
 static int translate(struct yoke_pool *pool, struct yk_sweep *sweep)
@@ -39,7 +40,13 @@ static int run(struct yoke_pool *pool, struct yk_sweep *sweep, const yoke_option
         return rc;
     }
     sweep->pool = pool;
-    return pool->kind == YOKE_SERIAL ? yk_serial_sweep(sweep) : yk_sweep_run(sweep);
+    if (pool->kind == YOKE_SERIAL) {
+        return yk_serial_sweep(sweep);
+    }
+    /* The table serves those who watch, and pools whose tasks may wait. */
+    const bool splits = pool->kind == YOKE_THREADS && sweep->options.progress == NULL &&
+                        pool->config.workers_max == pool->config.workers;
+    return splits ? yk_range_run(sweep) : yk_sweep_run(sweep);
 }
 
 static bool array_is_sound(const void *array, size_t item_bytes, size_t count)

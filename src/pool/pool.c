@@ -458,6 +458,25 @@ int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
     return rc;
 }
 
+int yk_pool_closed(struct yoke_pool *pool)
+{
+    yk_biased_lock(&pool->lock);
+    const int closed = pool->closed;
+    yk_biased_unlock(&pool->lock);
+    return closed;
+}
+
+void yk_pool_count(struct yoke_pool *pool, uint64_t tasks)
+{
+    yk_biased_lock(&pool->lock);
+    pool->tasks += tasks;
+    const bool watched = pool->watchers != 0;
+    yk_biased_unlock(&pool->lock);
+    if (watched) {
+        yk_table_announce(&pool->table);
+    }
+}
+
 /* --- asking --------------------------------------------------------------------------------- */
 
 int yoke_pool_stats_get(yoke_pool *pool, yoke_pool_stats *stats)

@@ -234,6 +234,10 @@ void yk_pool_audit_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* 0, -EINVAL, -ECHILD; YOKE_ENESTED in a process worker. In a forked child it makes the pool anew,
  * and may say what yk_pool_revive says. */
 int yk_pool_check(struct yoke_pool *pool);
+/* 0, or why it takes no new work. */
+int yk_pool_closed(struct yoke_pool *pool);
+/* So many tasks ended that were in no table. */
+void yk_pool_count(struct yoke_pool *pool, uint64_t tasks);
 /* This process's engine runs it. */
 static inline bool yk_pool_is_ours(const struct yoke_pool *pool)
 {

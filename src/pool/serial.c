@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "pool/pool_private.h"
+#include "pool/range.h"
 
 #define PROGRESS_STEPS 64
 
@@ -98,35 +99,56 @@ static int map(const struct yk_sweep *sweep)
     return rc;
 }
 
-static int range(const struct yk_sweep *sweep, void *accumulator)
+static int range(const struct yk_sweep *sweep, size_t begin, size_t end, void *accumulator)
 {
     struct yoke_task task = yk_serial_task(sweep->options.context);
+    task.item = begin;
     task.deadline_ns = yk_serial_deadline(sweep->options.timeout_ns);
     yk_task_enter(&task);
-    const int32_t code =
-        yk_task_conclude(&task, sweep->range_fn(&task, 0, sweep->count, accumulator));
+    const int32_t code = yk_task_conclude(&task, sweep->range_fn(&task, begin, end, accumulator));
     yk_task_leave(&task);
     yoke_outcome outcome = yk_outcome_of(code);
     outcome.attempts = 1;
+    outcome.item = begin;
     int rc = outcome.kind == YOKE_OK ? 0 : YOKE_ETASK;
     if (rc != 0 && sweep->options.failure != NULL) {
         *sweep->options.failure = outcome;
     }
-    return asked_to_stop(sweep, sweep->count) ? -ECANCELED : rc;
+    return asked_to_stop(sweep, end) ? -ECANCELED : rc;
+}
+
+/* One part, unless the cut must be the same everywhere. */
+static int reduce_parts(const struct yk_sweep *sweep, void *total, void *part)
+{
+    const size_t bytes = sweep->accumulator_bytes;
+    int rc = 0;
+    for (size_t begin = 0, count = 0; begin < sweep->count && rc == 0; begin += count) {
+        count = sweep->options.deterministic != 0 ? yk_fixed_cut(sweep->count, bytes, begin)
+                                                  : sweep->count;
+        memcpy(part, sweep->accumulator, bytes);
+        rc = range(sweep, begin, begin + count, part);
+        if (rc == 0) {
+            sweep->merge(total, part, sweep->options.user);
+        }
+    }
+    return rc;
 }
 
 static int reduce(const struct yk_sweep *sweep)
 {
-    void *const copy = malloc(sweep->accumulator_bytes);
-    if (copy == NULL) {
-        return -ENOMEM;
+    const size_t bytes = sweep->accumulator_bytes;
+    void *const total = malloc(bytes);
+    void *const part = malloc(bytes);
+    int rc = -ENOMEM;
+    if (total != NULL && part != NULL) {
+        memcpy(total, sweep->accumulator, bytes);
+        rc = reduce_parts(sweep, total, part);
     }
-    memcpy(copy, sweep->accumulator, sweep->accumulator_bytes);
-    const int rc = range(sweep, copy);
     if (rc == 0) {
-        sweep->merge(sweep->accumulator, copy, sweep->options.user);
+        memcpy(sweep->accumulator, total, bytes);
     }
-    free(copy);
+    free(total);
+    free(part);
     return rc;
 }
 
@@ -138,5 +160,5 @@ int yk_serial_sweep(const struct yk_sweep *sweep)
     if (sweep->fn != NULL) {
         return map(sweep);
     }
-    return sweep->merge != NULL ? reduce(sweep) : range(sweep, NULL);
+    return sweep->merge != NULL ? reduce(sweep) : range(sweep, 0, sweep->count, NULL);
 }

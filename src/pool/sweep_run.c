@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "memory/heap.h"
+#include "pool/range.h"
 #include "pool/sweep.h"
 
 #define STAGE_BYTES ((size_t)1 << 20)
@@ -121,8 +122,11 @@ static bool take_piece(struct yk_sweep_run *run, struct yk_piece *piece)
     if (left == 0) {
         return false;
     }
-    *piece =
-        (struct yk_piece){.begin = run->next, .count = yk_cut(left, run->shares, run->piece_most)};
+    const struct yk_sweep *const sweep = run->sweep;
+    const bool fixed = sweep->merge != NULL && sweep->options.deterministic != 0;
+    *piece = (struct yk_piece){.begin = run->next};
+    piece->count = fixed ? yk_fixed_cut(sweep->count, sweep->accumulator_bytes, run->next)
+                         : yk_cut(left, run->shares, run->piece_most);
     run->next += piece->count;
     return true;
 }

@@ -35,7 +35,7 @@ enum yk_phase { YK_FREE = 0, YK_READY, YK_CLAIMED, YK_DONE, YK_DOOMED, YK_GIVEN 
 #endif
 #define YK_WORKERS_MAX 1024U  /* of process pools, and to begin with */
 #define YK_THREADS_MAX 16384U /* what a thread pool may grow to; its table has a slot for each */
-#define YK_SLOT_STRIDE 37U /* odd, so that each slot has its turn */
+#define YK_SLOT_STRIDE 37U    /* odd, so that each slot has its turn */
 
 /* ticket:32 | owner:24 | phase:8 */
 static inline uint64_t yk_word(uint32_t ticket, uint32_t owner, enum yk_phase phase)

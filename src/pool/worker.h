@@ -15,9 +15,9 @@ struct yoke_worker {
     const struct yk_worker_code *code;
     struct yk_claimer claimer;
     unsigned index;
-    uint32_t spins; /* what it learnt about spinning */
-    bool owes_wake; /* it was idle, and others may have counted on it */
-    uint32_t ran;   /* tasks, of ctl->tasks_max */
+    uint32_t spins;         /* what it learnt about spinning */
+    bool owes_wake;         /* it was idle, and others may have counted on it */
+    uint32_t ran;           /* tasks, of ctl->tasks_max */
     struct yk_deque *deque; /* threads: where it spawns, and is given frames; else NULL */
 };
 

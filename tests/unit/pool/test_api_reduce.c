@@ -172,11 +172,12 @@ static void merge_floats(void *accumulator, const void *other, void *user)
     *(double *)accumulator += *(const double *)other;
 }
 
-static uint64_t float_bits(yoke_pool *pool, size_t count)
+static uint64_t float_bits(yoke_pool *pool, size_t count, unsigned deterministic)
 {
+    const yoke_options options = {.size = sizeof options, .deterministic = deterministic};
     double sum = 0;
     uint64_t bits;
-    CHECK_RC(yoke_reduce(pool, add_floats, merge_floats, count, &sum, sizeof sum, NULL), 0);
+    CHECK_RC(yoke_reduce(pool, add_floats, merge_floats, count, &sum, sizeof sum, &options), 0);
     memcpy(&bits, &sum, sizeof bits);
     return bits;
 }
@@ -184,18 +185,32 @@ static uint64_t float_bits(yoke_pool *pool, size_t count)
 static void the_same_pool_gives_the_same_bits(void)
 {
     enum { N = 50021 };
-    uint64_t of_kind[4] = {0};
     FOR_EACH_KIND(kind)
     {
         yoke_pool *pool = make_pool(kind, 3);
-        of_kind[kind] = float_bits(pool, N);
+        const uint64_t first = float_bits(pool, N, 0);
         for (int round = 0; round < 25; round++)
-            CHECK(float_bits(pool, N) == of_kind[kind]);
+            CHECK(float_bits(pool, N, 0) == first);
         end_pool(pool);
     }
-    /* The cut depends on the count and the number of workers only, so not on their kind. */
-    if (of_kind[YOKE_THREADS] && of_kind[YOKE_PROCESSES])
-        CHECK(of_kind[YOKE_THREADS] == of_kind[YOKE_PROCESSES]);
+}
+
+static void all_pools_give_the_same_bits_on_request(void)
+{
+    static const size_t counts[] = {1, 2, 255, 256, 257, 511, 1000, 50021};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        uint64_t first = 0;
+        FOR_EACH_KIND(kind)
+        {
+            for (unsigned workers = 1; workers <= 4; workers += 3) {
+                yoke_pool *pool = make_pool(kind, workers);
+                const uint64_t bits = float_bits(pool, counts[i], 1);
+                first = first == 0 ? bits : first;
+                CHECK(bits == first);
+                end_pool(pool);
+            }
+        }
+    }
 }
 
 enum { BINS = 5000 };
@@ -271,6 +286,7 @@ int main(int argc, char **argv)
     RUN(a_sum_is_the_sum);
     RUN(parts_are_merged_in_order_by_the_caller);
     RUN(the_same_pool_gives_the_same_bits);
+    RUN(all_pools_give_the_same_bits_on_request);
     RUN(accumulators_may_be_big);
     RUN(a_failed_reduce_leaves_the_accumulator);
     return 0;
