@@ -9,7 +9,7 @@
 #include <errno.h>
 
 #include "memory/heap.h"
-#include "pool/dispatch.h"
+#include "pool/cancel.h"
 
 #define REPLACED_AT_ONCE 64
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
@@ -107,6 +107,11 @@ bool yk_unit_place_locked(struct yoke_pool *pool, struct yk_unit *unit)
 void yk_unit_publish_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
     pool->in_flight++;
+    if (unit->token != NULL && !yk_unit_belongs_locked(pool, unit)) {
+        const struct yk_answer cancelled = {.outcome = {.kind = YOKE_CANCELLED}};
+        yk_unit_settle_locked(pool, unit, &cancelled);
+        return;
+    }
     if (YK_LIKELY(yk_unit_place_locked(pool, unit))) {
         yk_pool_tell_locked(pool, 1);
         return;
@@ -142,13 +147,16 @@ void yk_pool_drain_backlog_slow_locked(struct yoke_pool *pool)
 void yk_unit_settle_locked(struct yoke_pool *pool, struct yk_unit *unit,
                            const struct yk_answer *answer) YK_REQUIRES(pool->lock)
 {
+    struct yoke_cancel *const token = unit->token;
     pool->in_flight--;
+    pool->with_token -= token != NULL;
     unit->state = YK_UNIT_ENDED;
     if (unit->ended(unit, answer)) {
         yk_unit_publish_locked(pool, unit);
     } else {
         pool->tasks++;
         pool->barren = 0;
+        yk_cancel_drop(token); /* the unit may be gone by now */
     }
 }
 
@@ -320,12 +328,21 @@ void yk_pool_revoke_all_locked(struct yoke_pool *pool)
     }
 }
 
+void yk_unit_flag_locked(struct yoke_pool *pool, struct yk_unit *unit)
+{
+    struct yk_slot *const slot =
+        unit->state == YK_UNIT_TABLE ? yk_pool_slot(pool, yk_unit_slot(unit)) : unit->aside;
+    if (slot != NULL) {
+        /* relaxed: a request, seen sooner or later. */
+        atomic_store_explicit(&slot->cancel, 1, memory_order_relaxed);
+    }
+}
+
 void yk_unit_cancel_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
-    if (unit->state == YK_UNIT_TABLE) {
-        /* relaxed: a request, seen sooner or later. */
-        atomic_store_explicit(&yk_pool_slot(pool, yk_unit_slot(unit))->cancel, 1,
-                              memory_order_relaxed);
+    yk_unit_flag_locked(pool, unit);
+    if (unit->running != NULL) {
+        yk_cancel_tell(unit->running);
     }
 }
 
@@ -370,6 +387,7 @@ static struct yk_slot *claim_for_help_locked(struct yoke_pool *pool, struct yk_u
         remove_from_backlog_locked(pool, unit);
         unit->fill(unit, spare);
         unit->state = YK_UNIT_HELPED;
+        unit->aside = spare;
         *word = yk_word(0, YK_OWNER_PROGRAM, YK_CLAIMED);
         atomic_init(&spare->word, *word);
         return spare;
@@ -395,11 +413,13 @@ bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit)
         return false;
     }
     struct yoke_worker helper = yk_worker_of(&pool->table, NULL);
+    helper.helped = unit;
     yk_worker_run(&helper, slot, word);
     if (slot == &spare) {
         struct yk_answer answer = {0};
         read_answer(pool, slot, &answer);
         yk_biased_lock(&pool->lock);
+        unit->aside = NULL;
         yk_unit_settle_locked(pool, unit, &answer);
         yk_biased_unlock(&pool->lock);
         yk_table_announce(&pool->table);

@@ -93,15 +93,24 @@ struct yk_reading yk_leg_read(const struct yk_leg *leg, unsigned retries, bool s
 
 /* --- the flight ----------------------------------------------------------------------------- */
 
-int yk_flight_begin(struct yk_flight *flight, struct yoke_pool *pool, unsigned most)
+int yk_flight_begin(struct yk_flight *flight, struct yoke_pool *pool, unsigned most,
+                    struct yoke_cancel *token)
 {
-    *flight = (struct yk_flight){.pool = pool, .most = most};
+    *flight = (struct yk_flight){.pool = pool, .most = most, .token = token};
     flight->legs = calloc(most, sizeof(struct yk_leg *));
-    return flight->legs != NULL ? 0 : -ENOMEM;
+    if (flight->legs == NULL) {
+        return -ENOMEM;
+    }
+    if (token != NULL) {
+        /* If it is set already the caller sees that. */
+        (void)yk_cancel_watch_begin(&flight->watch, token, &pool->ctl->event, pool->table.scope);
+    }
+    return 0;
 }
 
 void yk_flight_end(struct yk_flight *flight)
 {
+    yk_cancel_wait_end(&flight->watch.wait);
     free(flight->legs);
 }
 
@@ -111,6 +120,8 @@ int yk_flight_send(struct yk_flight *flight, struct yk_leg *leg)
     yk_biased_lock(&pool->lock);
     const int closed = pool->stopping ? pool->closed : 0;
     if (closed == 0) {
+        leg->unit.token = flight->token;
+        yk_cancel_keep(flight->token);
         yk_unit_publish_locked(pool, &leg->unit);
     }
     yk_biased_unlock(&pool->lock);
@@ -163,6 +174,7 @@ void yk_flight_recall(struct yk_flight *flight)
         }
     }
     yk_biased_unlock(&pool->lock);
+    yk_cancel_flush(); /* what its tasks have handed in */
 }
 
 bool yk_flight_help(struct yk_flight *flight)

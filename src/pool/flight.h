@@ -52,10 +52,14 @@ struct yk_flight {
     unsigned count;
     unsigned most;
     unsigned next_look;
+    struct yoke_cancel *token; /* what the legs belong to, or NULL */
+    struct yk_cancel_watch watch;
 };
 
-/* 0 or -ENOMEM. At most `most` legs are under way at a time. */
-int yk_flight_begin(struct yk_flight *flight, struct yoke_pool *pool, unsigned most);
+/* 0 or -ENOMEM. At most `most` legs are under way at a time. Once the token is set those that have
+ * not begun land as cancelled, and who waits for the pool is woken. */
+int yk_flight_begin(struct yk_flight *flight, struct yoke_pool *pool, unsigned most,
+                    struct yoke_cancel *token);
 void yk_flight_end(struct yk_flight *flight);
 /* 0; or why the pool takes nothing: YOKE_ECLOSED, YOKE_EBROKEN. */
 int yk_flight_send(struct yk_flight *flight, struct yk_leg *leg);

@@ -11,7 +11,7 @@
 
 static void note_failure(struct yk_sweep_run *run, const yoke_outcome *outcome)
 {
-    if (!run->failed || outcome->item < run->failure.item) {
+    if (!run->failed || yk_outcome_comes_first(&run->sweep->options, outcome, &run->failure)) {
         run->failure = *outcome;
     }
     run->failed = true;
@@ -97,6 +97,11 @@ void yk_sweep_take_map(struct yk_sweep_run *run, struct yk_sweep_part *part)
     if (read.again) {
         yk_sweep_give_back(run, read.rest);
     } else if (read.rest.count != 0) {
+        const bool fast = run->failed && run->sweep->options.fail_fast != 0;
+        if (run->rc == 0 && fast) {
+            run->rc = YOKE_ETASK;
+            yk_flight_recall(&run->flight);
+        }
         yk_sweep_cancel_items(run, read.rest.begin, read.rest.count);
         run->rc = run->rc != 0 ? run->rc : -ECANCELED;
     }

@@ -153,6 +153,7 @@ int yk_job_record(yoke_job *job, const void *in, size_t in_bytes, const yoke_opt
 void yk_job_run(yoke_job *job)
 {
     struct yoke_task task = {.context = job->context, .wants_result = true};
+    task.place.token = job->unit.token;
     const void *in = job->small_in;
     void *out = job->small_out;
     memset(job->small_out, 0, sizeof job->small_out); /* the job may have been another one's */
@@ -163,10 +164,15 @@ void yk_job_run(yoke_job *job)
     if (job->unit.timeout_ns != 0) {
         task.deadline_ns = yk_after(yk_clock_ns(), job->unit.timeout_ns);
     }
-    yk_task_enter(&task);
-    job->outcome = yk_outcome_of(yk_task_call(&task, job->fn, in, out));
-    yk_task_leave(&task);
-    job->outcome.attempts = 1;
+    const bool begins = !yk_cancel_seen(job->unit.token);
+    job->outcome = (yoke_outcome){.kind = YOKE_CANCELLED};
+    if (begins) {
+        yk_task_enter(&task);
+        job->outcome = yk_outcome_of(yk_task_call(&task, job->fn, in, out));
+        yk_task_leave(&task);
+    }
+    yk_cancel_drop(job->unit.token);
+    job->outcome.attempts = begins;
     job->result = task.result;
     job->result_at = task.result;
     job->result_bytes = task.result_bytes;
@@ -235,6 +241,7 @@ int yoke_job_cancel(yoke_job *job, int force)
     yk_biased_lock(&job->pool->lock);
     rc = cancel_locked(job->pool, job, force != 0);
     yk_biased_unlock(&job->pool->lock);
+    yk_cancel_flush(); /* what its task has handed in */
     return rc;
 }
 

@@ -81,6 +81,9 @@ static inline void yk_job_begin(yoke_job *job, yoke_fn *fn, const void *in, size
 {
     job->unit.timeout_ns = 0;
     job->unit.state = YK_UNIT_IDLE;
+    job->unit.token = NULL;
+    job->unit.running = NULL;
+    job->unit.aside = NULL;
     job->fn = fn;
     job->context = NULL;
     job->out_bytes = out_bytes;
@@ -124,7 +127,8 @@ static inline void yk_job_poll_locked(struct yoke_pool *pool, yoke_job *job) YK_
     }
     struct yk_slot *const slot = yk_pool_slot(pool, yk_unit_slot(unit));
     const bool plain = slot->flags == YK_FLAG_INLINE && job->record == NULL && !job->released &&
-                       !yk_slot_needs_announce(slot) && pool->backlog == NULL;
+                       !yk_slot_needs_announce(slot) && pool->backlog == NULL &&
+                       unit->token == NULL;
     if (YK_UNLIKELY(!plain)) {
         yk_unit_poll_locked(pool, unit);
         return;

@@ -21,6 +21,24 @@ static int translate(struct yoke_pool *pool, struct yk_sweep *sweep)
     return rc;
 }
 
+static int run_here(const struct yoke_pool *pool, struct yk_sweep *sweep)
+{
+    /* The table serves those who watch, and pools whose tasks may wait. */
+    const bool splits = pool->kind == YOKE_THREADS && sweep->options.progress == NULL &&
+                        pool->config.workers_max == pool->config.workers;
+    if (splits) {
+        return yk_range_run(sweep);
+    }
+    struct yk_cancel_call call;
+    int rc = yk_cancel_call_begin(&call, &sweep->options);
+    sweep->token = call.token;
+    if (rc == 0) {
+        rc = pool->kind == YOKE_SERIAL ? yk_serial_sweep(sweep) : yk_sweep_run(sweep);
+    }
+    yk_cancel_call_end(&call);
+    return rc;
+}
+
 /* Inside a process worker the pool is not there: not even its kind may be read. */
 static int run(struct yoke_pool *pool, struct yk_sweep *sweep, const yoke_options *options)
 {
@@ -32,6 +50,7 @@ static int run(struct yoke_pool *pool, struct yk_sweep *sweep, const yoke_option
         sweep->options.outcomes = NULL; /* one per item is for map */
     }
     if (yk_worker_role()) {
+        sweep->options.cancel = NULL;
         return yk_serial_sweep(sweep);
     }
     rc = yk_pool_check(pool);
@@ -40,13 +59,7 @@ static int run(struct yoke_pool *pool, struct yk_sweep *sweep, const yoke_option
         return rc;
     }
     sweep->pool = pool;
-    if (pool->kind == YOKE_SERIAL) {
-        return yk_serial_sweep(sweep);
-    }
-    /* The table serves those who watch, and pools whose tasks may wait. */
-    const bool splits = pool->kind == YOKE_THREADS && sweep->options.progress == NULL &&
-                        pool->config.workers_max == pool->config.workers;
-    return splits ? yk_range_run(sweep) : yk_sweep_run(sweep);
+    return run_here(pool, sweep);
 }
 
 static bool array_is_sound(const void *array, size_t item_bytes, size_t count)

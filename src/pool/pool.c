@@ -196,6 +196,8 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     }
     struct yk_ctl *const ctl = block;
     ctl->processes = processes;
+    ctl->pool = processes ? NULL : pool;
+    ctl->generation = yk_process_generation();
     pool->table.ctl = ctl;
     pool->table.slots = (struct yk_slot *)(ctl + 1);
     pool->table.slot_mask = slots - 1;
@@ -412,6 +414,7 @@ static void stop_work(struct yoke_pool *pool)
         }
     }
     yk_biased_unlock(&pool->lock);
+    yk_cancel_flush();
 }
 
 static int end_work(struct yoke_pool *pool, int64_t until_ns)
@@ -453,6 +456,7 @@ int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
             }
         }
     }
+    yk_cancel_hook_remove(&pool->cancel_hook);
     yk_pool_parts_free(pool);
     free_after_last_job(pool);
     return rc;

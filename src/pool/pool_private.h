@@ -46,13 +46,16 @@ struct yk_unit {
     int64_t timeout_ns; /* 0: none */
     _Atomic int64_t *started_ns; /* where the worker notes it; NULL without a timeout */
     void **results;              /* a stream's part: one per item; else NULL */
+    struct yoke_cancel *token;   /* what it belongs to, until it is settled; or NULL */
     /* under the pool's lock */
     enum yk_unit_state state;
     struct yk_unit *next; /* in the backlog */
     uint32_t ticket;
-    int verdict;           /* what the kill of its worker will mean; 0: YOKE_CRASHED */
-    int64_t claimed_ns;    /* the watchdog saw it claimed first; 0: not yet */
-    _Atomic uint32_t slot; /* also read without the lock, as a hint of where to look */
+    int verdict;                 /* what the kill of its worker will mean; 0: YOKE_CRASHED */
+    int64_t claimed_ns;          /* the watchdog saw it claimed first; 0: not yet */
+    struct yoke_cancel *running; /* of the task that runs it, once that has one; see cancel.c */
+    struct yk_slot *aside;       /* HELPED: where it runs */
+    _Atomic uint32_t slot;       /* also read without the lock, as a hint of where to look */
 };
 
 static inline void yk_unit_init(struct yk_unit *unit,
@@ -65,6 +68,9 @@ static inline void yk_unit_init(struct yk_unit *unit,
     unit->timeout_ns = 0;
     unit->started_ns = NULL;
     unit->results = NULL;
+    unit->token = NULL;
+    unit->running = NULL;
+    unit->aside = NULL;
     unit->state = YK_UNIT_IDLE;
     unit->verdict = 0;
     unit->claimed_ns = 0;
@@ -133,9 +139,11 @@ struct yoke_pool {
     unsigned in_flight; /* units in the table or the backlog */
     struct yk_unit *backlog;
     struct yk_unit **backlog_end;
-    int closed;        /* takes no new work: 0, YOKE_ECLOSED or YOKE_EBROKEN */
-    bool stopping;     /* nothing is started again */
-    unsigned watchers; /* threads in yoke_pool_await, which want to hear of every end */
+    int closed;          /* takes no new work: 0, YOKE_ECLOSED or YOKE_EBROKEN */
+    bool stopping;       /* nothing is started again */
+    unsigned watchers;   /* threads in yoke_pool_await, which want to hear of every end */
+    unsigned with_token; /* units that have a token, in flight */
+    struct yk_cancel_hook cancel_hook; /* listed with the first of them */
     uint64_t tasks;
     uint64_t started;
     uint64_t died;
@@ -190,7 +198,9 @@ bool yk_unit_revoke_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQU
 bool yk_unit_notify_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
 /* The same at every unit of the table: any that ends makes room. */
 bool yk_pool_notify_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* The task that runs it is told, and its own token is set: yk_cancel_flush without the lock. */
 void yk_unit_cancel_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
+void yk_unit_flag_locked(struct yoke_pool *pool, struct yk_unit *unit) YK_REQUIRES(pool->lock);
 uint32_t yk_unit_progress_locked(struct yoke_pool *pool, struct yk_unit *unit)
     YK_REQUIRES(pool->lock);
 /* Its owner will be killed for what it runs at this progress, and cannot go on to anything else.
@@ -345,12 +355,25 @@ struct yk_sweep {
     size_t accumulator_bytes;
     size_t count;
     yoke_options options;
+    struct yoke_cancel *token; /* what it all belongs to; NULL: nothing */
 };
+
+/* Of two items that failed, the one to tell of. With fail_fast those that were cancelled for it come
+ * last. */
+static inline bool yk_outcome_comes_first(const yoke_options *options, const yoke_outcome *outcome,
+                                          const yoke_outcome *than)
+{
+    const bool cancelled = outcome->kind == YOKE_CANCELLED;
+    if (options->fail_fast != 0 && cancelled != (than->kind == YOKE_CANCELLED)) {
+        return !cancelled;
+    }
+    return outcome->item < than->item;
+}
 
 /* In the caller: on serial pools, and inside a process worker. */
 int yk_serial_sweep(const struct yk_sweep *sweep);
 /* For calls in the caller: a task that sees what the task around it, if any, should see. */
-struct yoke_task yk_serial_task(const void *context);
+struct yoke_task yk_serial_task(const void *context, struct yoke_cancel *token);
 /* That long from now; 0 for 0. */
 int64_t yk_serial_deadline(int64_t timeout_ns);
 

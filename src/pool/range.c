@@ -22,8 +22,9 @@
 /* One call. The caller's, on its stack; leaves on other workers use it too. */
 struct range {
     const struct yk_sweep *sweep;
-    size_t items;        /* items, or the parts of a reduce */
-    yoke_cancel *cancel; /* NULL: nobody can */
+    size_t items; /* items, or the parts of a reduce */
+    struct yk_cancel_call call;
+    yoke_cancel *cancel; /* the call's; NULL: nobody can */
     size_t stride;       /* of accumulators */
     unsigned char *accumulators;
     size_t coarsest;
@@ -87,7 +88,8 @@ static bool stopped(const struct range *range)
 static void note_failure(struct range *range, yoke_outcome outcome)
 {
     yk_mutex_lock(&range->lock);
-    if (!range->failed || outcome.item < range->failure.item) {
+    if (!range->failed ||
+        yk_outcome_comes_first(&range->sweep->options, &outcome, &range->failure)) {
         range->failure = outcome;
     }
     /* relaxed, both: read after the call, or seen sooner or later. */
@@ -96,6 +98,11 @@ static void note_failure(struct range *range, yoke_outcome outcome)
         atomic_store_explicit(&range->stop, true, memory_order_relaxed);
     }
     yk_mutex_unlock(&range->lock);
+    if (range->sweep->options.fail_fast != 0 && range->cancel != NULL &&
+        !yk_cancel_seen(range->cancel)) {
+        yk_cancel_tell(range->cancel); /* it is this call's alone */
+        yk_cancel_flush();
+    }
 }
 
 static void note(struct range *range, size_t item, int32_t code)
@@ -113,7 +120,7 @@ static void note(struct range *range, size_t item, int32_t code)
 
 static struct yoke_task task_of(const struct range *range)
 {
-    struct yoke_task task = yk_serial_task(range->sweep->options.context);
+    struct yoke_task task = yk_serial_task(range->sweep->options.context, range->cancel);
     task.slot = NULL;
     return task;
 }
@@ -329,7 +336,7 @@ static int conclude(struct range *range)
     if (range->failed && sweep->options.failure != NULL) {
         *sweep->options.failure = range->failure;
     }
-    if (yk_cancel_here() || yk_cancel_seen(range->cancel)) {
+    if (yk_cancel_call_cancelled(&range->call)) {
         return -ECANCELED;
     }
     return range->failed ? YOKE_ETASK : 0;
@@ -338,13 +345,12 @@ static int conclude(struct range *range)
 int yk_range_run(const struct yk_sweep *sweep)
 {
     struct range range = {.sweep = sweep, .items = sweep->count};
-    struct yk_cancel_call call;
     int rc = yk_pool_closed(sweep->pool);
-    rc = rc == 0 ? yk_cancel_call_begin(&call, &sweep->options) : rc;
+    rc = rc == 0 ? yk_cancel_call_begin(&range.call, &sweep->options) : rc;
     if (rc != 0) {
         return rc;
     }
-    range.cancel = call.token;
+    range.cancel = range.call.token;
     rc = sweep->merge != NULL ? make_accumulators(&range) : 0;
     if (rc == 0) {
         prepare_outcomes(sweep);
@@ -355,7 +361,7 @@ int yk_range_run(const struct yk_sweep *sweep)
         merge(&range);
     }
     free(range.accumulators);
-    yk_cancel_call_end(&call);
+    yk_cancel_call_end(&range.call);
     yk_pool_count(sweep->pool, range.leaves);
     return rc;
 }

@@ -33,7 +33,7 @@ static void note(const yoke_options *options, int32_t code, size_t item, int *rc
     }
 }
 
-static int cancel_rest(const struct yk_sweep *sweep, size_t from, int rc)
+static int cancel_rest(const struct yk_sweep *sweep, size_t from, int rc, int why)
 {
     const yoke_options *const options = &sweep->options;
     yoke_outcome outcome = {.kind = YOKE_CANCELLED, .item = from};
@@ -43,7 +43,19 @@ static int cancel_rest(const struct yk_sweep *sweep, size_t from, int rc)
     for (; options->outcomes != NULL && outcome.item < sweep->count; outcome.item++) {
         options->outcomes[outcome.item] = outcome;
     }
-    return -ECANCELED;
+    return why;
+}
+
+/* Somebody cancelled the call, or, in a process worker, the task that made it. */
+static bool is_cancelled(const struct yoke_task *task)
+{
+    if (YK_LIKELY(task->place.token == NULL && task->place.flag == NULL)) {
+        return false;
+    }
+    /* relaxed: a request, seen sooner or later. */
+    return yk_cancel_seen(task->place.token) ||
+           (task->place.flag != NULL &&
+            atomic_load_explicit(task->place.flag, memory_order_relaxed) != 0);
 }
 
 static bool asked_to_stop(const struct yk_sweep *sweep, size_t done)
@@ -53,13 +65,15 @@ static bool asked_to_stop(const struct yk_sweep *sweep, size_t done)
 }
 
 /* Inside a worker, its number and the outer task's cancel are what a nested task should see. */
-struct yoke_task yk_serial_task(const void *context)
+struct yoke_task yk_serial_task(const void *context, struct yoke_cancel *token)
 {
     const struct yoke_task *const outer = yk_task_own();
     struct yoke_task task = {.context = context};
+    task.place.token = token;
     if (outer != NULL) {
         task.worker = outer->worker;
         task.slot = outer->slot;
+        task.place.flag = outer->place.flag;
     }
     return task;
 }
@@ -72,15 +86,21 @@ static int map_items(const struct yk_sweep *sweep, struct yoke_task *task)
     unsigned char *out = sweep->out;
     int rc = 0;
     for (size_t i = 0; i < sweep->count; i++) {
+        if (is_cancelled(task)) {
+            return cancel_rest(sweep, i, rc, -ECANCELED);
+        }
         task->item = i;
         task->deadline_ns = yk_serial_deadline(sweep->options.timeout_ns);
         const int32_t code = yk_task_call(task, sweep->fn, in, out);
         if (code != 0 || sweep->options.outcomes != NULL) {
             note(&sweep->options, code, i, &rc);
         }
+        if (rc != 0 && sweep->options.fail_fast != 0) {
+            return cancel_rest(sweep, i + 1, rc, is_cancelled(task) ? -ECANCELED : YOKE_ETASK);
+        }
         if (i + 1 == look_at) {
             if (asked_to_stop(sweep, i + 1)) {
-                return cancel_rest(sweep, i + 1, rc);
+                return cancel_rest(sweep, i + 1, rc, -ECANCELED);
             }
             look_at = yk_min(look_at + step, sweep->count);
         }
@@ -92,16 +112,22 @@ static int map_items(const struct yk_sweep *sweep, struct yoke_task *task)
 
 static int map(const struct yk_sweep *sweep)
 {
-    struct yoke_task task = yk_serial_task(sweep->options.context);
+    struct yoke_task task = yk_serial_task(sweep->options.context, sweep->token);
     yk_task_enter(&task);
     const int rc = map_items(sweep, &task);
     yk_task_leave(&task);
+    if (rc == -ECANCELED) {
+        (void)yk_cancel_here(); /* the task around this one knows, if it was its cancel */
+    }
     return rc;
 }
 
 static int range(const struct yk_sweep *sweep, size_t begin, size_t end, void *accumulator)
 {
-    struct yoke_task task = yk_serial_task(sweep->options.context);
+    struct yoke_task task = yk_serial_task(sweep->options.context, sweep->token);
+    if (is_cancelled(&task)) {
+        return cancel_rest(sweep, begin, 0, -ECANCELED);
+    }
     task.item = begin;
     task.deadline_ns = yk_serial_deadline(sweep->options.timeout_ns);
     yk_task_enter(&task);
@@ -113,6 +139,10 @@ static int range(const struct yk_sweep *sweep, size_t begin, size_t end, void *a
     int rc = outcome.kind == YOKE_OK ? 0 : YOKE_ETASK;
     if (rc != 0 && sweep->options.failure != NULL) {
         *sweep->options.failure = outcome;
+    }
+    if (rc != 0 && is_cancelled(&task)) {
+        (void)yk_cancel_here();
+        return -ECANCELED;
     }
     return asked_to_stop(sweep, end) ? -ECANCELED : rc;
 }

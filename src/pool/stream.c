@@ -35,7 +35,7 @@ static void run_item(struct yk_tally *tally, const void *in, void *out)
 {
     const struct yk_stream *const stream = tally->stream;
     const size_t item = tally->given - 1;
-    struct yoke_task task = yk_serial_task(stream->options.context);
+    struct yoke_task task = yk_serial_task(stream->options.context, tally->token);
     task.item = item;
     task.wants_result = true;
     task.keeps_result = true;
@@ -68,6 +68,9 @@ static void pause_a_moment(struct yk_tally *tally)
 
 static void run_in_caller(struct yk_tally *tally, void *in, void *out)
 {
+    if (yk_cancel_here() || yk_cancel_seen(tally->token)) {
+        yk_tally_stop(tally, -ECANCELED);
+    }
     while (tally->rc == 0 && !tally->no_more) {
         const int got = yk_tally_ask(tally, in);
         if (got == 1) {
@@ -76,7 +79,7 @@ static void run_in_caller(struct yk_tally *tally, void *in, void *out)
         } else if (got == -EAGAIN) {
             pause_a_moment(tally);
         }
-        if (yoke_thread_interrupted()) {
+        if (yk_cancel_here() || yk_cancel_seen(tally->token)) {
             yk_tally_stop(tally, -ECANCELED);
         }
     }
@@ -146,11 +149,15 @@ int yoke_map_stream(yoke_pool *pool, yoke_fn *fn, const yoke_stream_config *stre
         asked.pool = pool;
         asked.fn = (yoke_fn *)yk_code_at(name);
     }
-    if (asked.pool == NULL || pool->kind == YOKE_SERIAL) {
+    struct yk_cancel_call call;
+    tally.rc = yk_cancel_call_begin(&call, &asked.options);
+    tally.token = call.token;
+    if (tally.rc == 0 && (asked.pool == NULL || pool->kind == YOKE_SERIAL)) {
         serial(&tally);
-    } else {
+    } else if (tally.rc == 0) {
         yk_stream_run(&tally);
     }
+    yk_cancel_call_end(&call);
     if (tally.failed && asked.options.failure != NULL) {
         *asked.options.failure = tally.failure;
     }

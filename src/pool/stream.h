@@ -27,6 +27,7 @@ struct yk_tally {
     size_t ended; /* so many of them have ended */
     bool no_more; /* next said so */
     int rc;       /* not 0: nothing new is started */
+    struct yoke_cancel *token; /* what it all belongs to, or NULL */
     bool failed;
     yoke_outcome failure; /* of the first item that did not end in YOKE_OK */
 };

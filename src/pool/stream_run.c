@@ -479,7 +479,7 @@ static void rest(struct run *run)
 
 static void look_around(struct run *run)
 {
-    if (yk_cancel_here()) {
+    if (yk_cancel_here() || yk_cancel_seen(run->tally->token)) {
         yk_tally_stop(run->tally, -ECANCELED);
     }
     if (run->tally->rc != 0 && !run->recalled) {
@@ -518,7 +518,8 @@ static int begin(struct run *run)
     run->part_items = 1;
     run->line_end = &run->line;
     const int rc = yk_context_copy(run->pool, run->options, &run->context, &run->context_copy);
-    return rc == 0 ? yk_flight_begin(&run->flight, run->pool, (unsigned)most) : rc;
+    return rc == 0 ? yk_flight_begin(&run->flight, run->pool, (unsigned)most, run->tally->token)
+                   : rc;
 }
 
 void yk_stream_run(struct yk_tally *tally)

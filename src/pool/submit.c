@@ -9,16 +9,30 @@
 
 #define DATA_BYTES_MAX ((size_t)1 << 30)
 
-static int await_room_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+/* Also until the token is set: what belongs to it needs no room. */
+static int await_event(struct yoke_pool *pool, uint32_t event, struct yoke_cancel *token)
 {
-    while (pool->closed == 0 && !yk_pool_has_room_locked(pool)) {
+    struct yk_cancel_watch watch = {0};
+    if (token != NULL &&
+        !yk_cancel_watch_begin(&watch, token, &pool->ctl->event, pool->table.scope)) {
+        return yk_cancel_here() ? -ECANCELED : 0;
+    }
+    const int rc = yk_pool_await(pool, event, YOKE_FOREVER);
+    yk_cancel_wait_end(&watch.wait);
+    return rc;
+}
+
+static int await_room_locked(struct yoke_pool *pool, struct yoke_cancel *token)
+    YK_REQUIRES(pool->lock)
+{
+    while (pool->closed == 0 && !yk_pool_has_room_locked(pool) && !yk_cancel_seen(token)) {
         yk_pool_collect_all_locked(pool);
         const uint32_t event = yk_pool_event(pool);
         if (yk_pool_has_room_locked(pool) || yk_pool_notify_all_locked(pool)) {
             continue;
         }
         yk_biased_unlock(&pool->lock);
-        const int rc = yk_pool_await(pool, event, YOKE_FOREVER);
+        const int rc = await_event(pool, event, token);
         yk_biased_lock(&pool->lock);
         if (rc != 0) {
             return rc;
@@ -33,7 +47,7 @@ static int hand_in(struct yoke_pool *pool, yoke_job *job)
     yk_biased_lock(&pool->lock);
     /* A task must not wait for room that only it could make: it does the work itself. */
     const bool full = inside && !yk_pool_has_room_locked(pool);
-    int rc = inside ? pool->closed : await_room_locked(pool);
+    int rc = inside ? pool->closed : await_room_locked(pool, job->unit.token);
     if (inside && !pool->stopping) {
         rc = 0; /* a pool that lets its tasks finish lets them finish what they start */
     }
@@ -61,7 +75,7 @@ static bool is_plain(const yoke_pool *pool, yoke_fn *fn, const void *in, size_t 
 {
     return pool != NULL && fn != NULL && yk_job_is_small(in_bytes, out_bytes) &&
            (in != NULL || in_bytes == 0) && yk_pool_is_ours(pool) &&
-           yk_pool_knows(pool, (uintptr_t)fn);
+           yk_pool_knows(pool, (uintptr_t)fn) && yk_cancel_top == NULL;
 }
 
 /* What yk_unit_place_locked does; there is room. */
@@ -111,6 +125,7 @@ static size_t submit_plain(yoke_pool *pool, yoke_fn *fn, const void *in, size_t 
 
 static void drop(yoke_pool *pool, yoke_job *job)
 {
+    yk_cancel_drop(job->unit.token);
     yk_biased_lock(&pool->lock);
     (void)yk_job_drop_locked(pool, job);
     yk_biased_unlock(&pool->lock);
@@ -127,6 +142,8 @@ static int make_job(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_byte
     job->context = options->context;
     job->retries = options->retries;
     job->unit.timeout_ns = options->timeout_ns;
+    job->unit.token = yk_cancel_of(options);
+    yk_cancel_keep(job->unit.token);
     const bool small = yk_job_is_small(in_bytes, out_bytes) && options->context_bytes == 0 &&
                        options->timeout_ns == 0;
     const int rc = small ? 0 : yk_job_record(job, in, in_bytes, options);

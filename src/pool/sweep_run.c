@@ -92,6 +92,7 @@ static int stage(struct yk_sweep_run *run, struct yk_sweep_part *part)
         .count = (uint32_t)piece.count,
         .timeout_ns = sweep->options.timeout_ns,
         .first_failed = UINT32_MAX,
+        .fail_fast = sweep->options.fail_fast != 0,
     };
     leg->unit.started_ns = &block->started_ns;
     leg->unit.items = sweep->fn != NULL ? (uint32_t)piece.count : 0;
@@ -174,6 +175,24 @@ static void stop(struct yk_sweep_run *run, int rc)
     yk_flight_recall(&run->flight);
 }
 
+/* Somebody set our token, or an item failed and the others are not wanted any more. True: so it
+ * was stopped. */
+static bool look_around(struct yk_sweep_run *run)
+{
+    int rc = 0;
+    if (yk_cancel_seen(run->sweep->token)) {
+        (void)yk_cancel_here(); /* the caller's task knows, if it is its token */
+        rc = -ECANCELED;
+    } else if (run->failed && run->sweep->options.fail_fast != 0) {
+        rc = YOKE_ETASK;
+    }
+    if (run->rc != 0 || rc == 0) {
+        return false;
+    }
+    stop(run, rc);
+    return true;
+}
+
 static void report(struct yk_sweep_run *run)
 {
     const yoke_options *const options = &run->sweep->options;
@@ -198,6 +217,7 @@ static bool harvest(struct yk_sweep_run *run)
         }
         part->next = run->idle;
         run->idle = part;
+        (void)look_around(run);
         hand_out(run);
         report(run);
     }
@@ -206,13 +226,14 @@ static bool harvest(struct yk_sweep_run *run)
 
 static void drive(struct yk_sweep_run *run)
 {
+    (void)look_around(run);
     hand_out(run);
     while (run->flight.count > 0) {
-        if (harvest(run) || yk_flight_help(&run->flight)) {
+        if (harvest(run) || look_around(run) || yk_flight_help(&run->flight)) {
             continue;
         }
         const uint32_t event = yk_pool_event(run->pool);
-        if (yk_flight_notify(&run->flight)) {
+        if (yk_flight_notify(&run->flight) || look_around(run)) {
             continue;
         }
         if (run->rc != 0) {
@@ -266,7 +287,7 @@ static int make_parts(struct yk_sweep_run *run, const void *context)
         run->parts[i].next = run->idle;
         run->idle = &run->parts[i];
     }
-    return yk_flight_begin(&run->flight, run->pool, most);
+    return yk_flight_begin(&run->flight, run->pool, most, run->sweep->token);
 }
 
 static int begin(struct yk_sweep_run *run, const struct yk_sweep *sweep)
@@ -301,6 +322,9 @@ static int conclude(struct yk_sweep_run *run)
     struct yk_piece piece;
     while (run->rc != 0 && take_piece(run, &piece)) {
         yk_sweep_cancel_items(run, piece.begin, piece.count);
+    }
+    if (run->rc == 0 && run->failed && yk_cancel_seen(run->sweep->token)) {
+        run->rc = -ECANCELED; /* the last part was told */
     }
     if (run->failed && run->sweep->options.failure != NULL) {
         *run->sweep->options.failure = run->failure;

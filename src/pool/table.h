@@ -116,6 +116,7 @@ struct yk_part {
     uint32_t failed;       /* items that did not return 0 */
     uint32_t first_failed; /* the first of them, counted from begin */
     int32_t first_code;
+    bool fail_fast; /* the question: an item that fails is the last */
     int64_t took_ns;            /* a stream: all of it */
     _Atomic int64_t started_ns; /* of the item that runs */
 };
@@ -229,6 +230,8 @@ struct yk_ctl {
     const uint64_t *files;      /* of another program's image, see exec.h; else NULL */
     uint32_t tasks_max;         /* 0: a worker never retires */
     yoke_limits limits;         /* of each worker process */
+    struct yoke_pool *pool;     /* threads; else NULL */
+    uint64_t generation;        /* of the process that made it */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t tail;
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t head;
     _Alignas(

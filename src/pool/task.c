@@ -24,6 +24,9 @@ static int32_t answer(const struct yoke_task *task, int code)
     if (task->told != 0) {
         return task->told;
     }
+    if (task->place.told) {
+        return YK_TOLD_CANCELLED; /* a call that it waited in told it */
+    }
     if (code < 0) {
         return code == INT_MIN ? INT_MAX : -code;
     }
@@ -34,19 +37,42 @@ void yk_task_enter(struct yoke_task *task)
 {
     task->outer = own;
     own = task;
+    yk_cancel_enter(&task->place);
 }
 
 void yk_task_leave(struct yoke_task *task)
 {
     own = task->outer;
+    yk_cancel_leave(&task->place);
+    if (YK_UNLIKELY(task->made_token != NULL)) {
+        yk_task_token_drop(task);
+    }
+}
+
+/* In the task's own memory. */
+struct yk_deferred {
+    struct yk_deferred *older;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+static void clean_up(struct yoke_task *task)
+{
+    while (task->deferred != NULL) {
+        const struct yk_deferred *const newest = task->deferred;
+        task->deferred = newest->older;
+        newest->fn(newest->arg);
+    }
 }
 
 /* What the call left behind goes; the next item of a map uses the same struct. */
 int32_t yk_task_conclude(struct yoke_task *task, int code)
 {
     const int32_t result = answer(task, code);
+    clean_up(task);
     yk_region_clear(&task->region);
     task->told = 0;
+    task->place.told = false;
     return result;
 }
 
@@ -61,8 +87,9 @@ int yoke_task_cancelled(yoke_task *task)
         return 1;
     }
     /* relaxed: a request, seen sooner or later. */
-    if (task->slot != NULL &&
-        atomic_load_explicit(&task->slot->cancel, memory_order_relaxed) != 0) {
+    if ((task->slot != NULL &&
+         atomic_load_explicit(&task->slot->cancel, memory_order_relaxed) != 0) ||
+        yk_cancel_seen(task->place.token)) {
         task->told = YK_TOLD_CANCELLED;
     } else if (task->deadline_ns != 0 && yk_clock_ns() >= task->deadline_ns) {
         task->told = YK_TOLD_TIMEDOUT;
@@ -88,6 +115,20 @@ unsigned yoke_task_worker(const yoke_task *task)
 void *yoke_task_alloc(yoke_task *task, size_t bytes)
 {
     return yk_region_alloc(&task->region, bytes);
+}
+
+int yoke_task_defer(yoke_task *task, void (*fn)(void *arg), void *arg)
+{
+    if (task == NULL || fn == NULL) {
+        return -EINVAL;
+    }
+    struct yk_deferred *const made = yk_region_alloc(&task->region, sizeof *made);
+    if (made == NULL) {
+        return -ENOMEM;
+    }
+    *made = (struct yk_deferred){.older = task->deferred, .fn = fn, .arg = arg};
+    task->deferred = made;
+    return 0;
 }
 
 /* Where a stream looks for what its item makes. */

@@ -64,6 +64,9 @@ static bool collect(yoke_job *job)
 
 static int wait_long(yoke_job *job, int64_t until_ns)
 {
+    if (until_ns > 0 && yk_cancel_here()) {
+        return -ECANCELED;
+    }
     const bool waits = until_ns > 0 && !yk_unit_help(job->pool, &job->unit);
     if (waits && spin_for(job) && collect(job)) {
         return 0;
@@ -204,6 +207,9 @@ int yoke_wait_any(yoke_job *const *jobs, size_t count, int64_t until_ns, size_t 
         }
         if (until_ns <= 0) {
             return -ETIMEDOUT;
+        }
+        if (yk_cancel_here()) {
+            return -ECANCELED;
         }
         if (help_any(jobs, count)) {
             continue;

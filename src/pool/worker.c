@@ -113,6 +113,10 @@ static bool run_items(struct yoke_task *task, struct yk_slot *slot)
         if (code != 0) {
             note_failure(part, k, code);
         }
+        if (YK_UNLIKELY(code != 0 && part->fail_fast)) {
+            k++;
+            break;
+        }
         in = yk_next_item(in, part->in_bytes);
         out = yk_next_room(out, part->out_bytes);
     }
@@ -192,6 +196,11 @@ static void give_up(struct yoke_worker *worker, struct yk_slot *slot, uint64_t w
 void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word)
 {
     struct yoke_task task = {.context = slot->context, .slot = slot, .worker = worker};
+    if (worker->ctl->processes) {
+        task.place.flag = &slot->cancel;
+    } else {
+        task.place.resolve = yk_task_token;
+    }
     bool whole = false;
     yk_task_enter(&task);
     switch ((enum yk_op)slot->op) {

@@ -7,6 +7,7 @@
 #include "memory/heap.h"
 #include "memory/region.h"
 #include "pool/table.h"
+#include "sync/cancel.h"
 
 struct yoke_worker {
     const struct yk_table *table;
@@ -19,6 +20,7 @@ struct yoke_worker {
     bool owes_wake;         /* it was idle, and others may have counted on it */
     uint32_t ran;           /* tasks, of ctl->tasks_max */
     struct yk_deque *deque; /* threads: where it spawns, and is given frames; else NULL */
+    struct yk_unit *helped; /* a thread of the program that helps: what it runs; else NULL */
 };
 
 struct yoke_task {
@@ -34,7 +36,10 @@ struct yoke_task {
     bool keeps_result; /* it stays in here, also with a slot: a stream that runs in the caller */
     void *result;      /* serial pools: malloc */
     size_t result_bytes;
-    struct yoke_task *outer; /* the task this one runs inside of, or NULL */
+    struct yoke_task *outer;        /* the task this one runs inside of, or NULL */
+    struct yk_cancel_place place;   /* the token it belongs to */
+    struct yoke_cancel *made_token; /* threads: its own; made when it is asked for */
+    struct yk_deferred *deferred;   /* what to call at its end; the newest first */
 };
 
 /* The worker of this line, or, with line NULL, a thread of the program that helps. */
@@ -64,6 +69,9 @@ void yk_worker_pass_on(struct yoke_worker *worker);
 
 /* The task that this thread runs now, or NULL. */
 struct yoke_task *yk_task_own(void);
+/* cancel.c: the token of a task in a slot of a thread pool, for its place; and its end. */
+struct yoke_cancel *yk_task_token(struct yk_cancel_place *place);
+void yk_task_token_drop(struct yoke_task *task);
 /* Around the calls of one task struct: it is what yk_task_own gives. */
 void yk_task_enter(struct yoke_task *task);
 void yk_task_leave(struct yoke_task *task);
@@ -75,7 +83,8 @@ int32_t yk_task_conclude(struct yoke_task *task, int code);
 static inline int32_t yk_task_call(struct yoke_task *task, yoke_fn *fn, const void *in, void *out)
 {
     const int code = fn(task, in, out);
-    const bool plain = code == 0 && task->told == 0 && task->region.newest == NULL;
+    const bool plain =
+        code == 0 && task->told == 0 && !task->place.told && task->region.newest == NULL;
     return YK_LIKELY(plain) ? 0 : yk_task_conclude(task, code);
 }
 

@@ -332,16 +332,18 @@ int yk_cancel_call_begin(struct yk_cancel_call *call, const yoke_options *option
     }
     struct yoke_cancel *const own = yk_cancel_own();
     struct yoke_cancel *const given = options != NULL ? options->cancel : NULL;
+    const bool two = given != NULL && own != NULL && given != own;
+    call->given = given;
     call->token = given != NULL ? given : own;
-    if (given == NULL || own == NULL || given == own) {
+    if (!two && (options == NULL || options->fail_fast == 0)) {
         return 0;
     }
-    call->made = yk_cancel_make(given);
+    call->made = yk_cancel_make(call->token);
     call->token = call->made;
     if (call->made == NULL) {
         return -ENOMEM;
     }
-    if (!yk_cancel_wait_begin(&call->tie, own)) {
+    if (two && !yk_cancel_wait_begin(&call->tie, own)) {
         yk_cancel_tell(call->made);
     }
     return 0;

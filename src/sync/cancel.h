@@ -129,9 +129,11 @@ bool yk_cancel_here(void);
 /* --- calls that wait ------------------------------------------------------------------------ */
 
 /* A call that waits ends early for its options.cancel and for the caller's own token: `token` is
- * set with either. The parts of its work belong to it. */
+ * set with either. The parts of its work belong to it. With fail_fast it is the call's alone, and
+ * may be set for a failure. */
 struct yk_cancel_call {
     struct yoke_cancel *token; /* NULL: nobody can cancel it */
+    struct yoke_cancel *given; /* options.cancel */
     struct yoke_cancel *made;  /* or NULL */
     struct yk_cancel_wait tie; /* of ours to the caller's own */
 };
@@ -139,5 +141,10 @@ struct yk_cancel_call {
 /* 0 or -ENOMEM. */
 int yk_cancel_call_begin(struct yk_cancel_call *call, const yoke_options *options);
 void yk_cancel_call_end(struct yk_cancel_call *call);
+/* Not for a failure, but from outside: the call returns -ECANCELED. */
+static inline bool yk_cancel_call_cancelled(const struct yk_cancel_call *call)
+{
+    return yk_cancel_seen(call->given) || yk_cancel_here();
+}
 
 #endif
