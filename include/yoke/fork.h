@@ -31,6 +31,8 @@
 extern "C" {
 #endif
 
+#define YOKE_COLD __attribute__((cold))
+
 typedef struct yoke_frame yoke_frame;
 typedef struct yoke_deque yoke_deque;
 
@@ -58,10 +60,49 @@ struct yoke_deque {
     yoke_frame **limit; /* a spawn beyond it has more to do: somebody is hungry, or all is full */
 };
 
-/* What spawn and sync do in the rare cases; not to be called. */
-YOKE_API yoke_frame **yoke_fork_called(yoke_deque *deque, yoke_frame **top, yoke_frame *frame);
-YOKE_API yoke_frame **yoke_fork_taken(yoke_deque *deque, yoke_frame **slot, yoke_frame *frame,
-                                      int *mine);
+/* What spawn and sync do in the rare cases; not to be called. Both give the new top; the second
+ * with its lowest bit set if the frame has run. */
+YOKE_API YOKE_COLD yoke_frame **yoke_fork_called(yoke_deque *deque, yoke_frame **top,
+                                                 yoke_frame *frame);
+YOKE_API YOKE_COLD uintptr_t yoke_fork_taken(yoke_deque *deque, yoke_frame **slot,
+                                             yoke_frame *frame);
+
+/* On x86-64 they are reached by way of a few instructions that keep the registers: as an ordinary
+ * call, which never happens, each would cost every forked function saving its registers at its very
+ * beginning, also where it returns at once (fib: 4.0 ns in place of 3.0). */
+#if defined(__x86_64__) && defined(__SSE2__)
+#if defined(__AVX512F__)
+#define YOKE_FORK_WIDE_ \
+    , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", \
+        "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4", "k5", "k6", \
+        "k7"
+#else
+#define YOKE_FORK_WIDE_
+#endif
+#define YOKE_FORK_SLOW_(name, R) \
+    static inline R name##_slow(yoke_deque *deque, yoke_frame **top, yoke_frame *frame) \
+    { \
+        R answer; \
+        __asm__ volatile("lea -128(%%rsp), %%rsp\n\t" /* what a leaf function keeps there */ \
+                         "call " #name "_kept@PLT\n\t" \
+                         "lea 128(%%rsp), %%rsp" \
+                         : "=a"(answer), "+D"(deque), "+S"(top), "+d"(frame) \
+                         : \
+                         : "memory", "cc", "r10", "r11", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", \
+                           "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", \
+                           "xmm13", "xmm14", "xmm15", "st", "st(1)", "st(2)", "st(3)", "st(4)", \
+                           "st(5)", "st(6)", "st(7)" YOKE_FORK_WIDE_); \
+        return answer; \
+    }
+#else
+#define YOKE_FORK_SLOW_(name, R) \
+    static inline R name##_slow(yoke_deque *deque, yoke_frame **top, yoke_frame *frame) \
+    { \
+        return name(deque, top, frame); \
+    }
+#endif
+YOKE_FORK_SLOW_(yoke_fork_called, yoke_frame **)
+YOKE_FORK_SLOW_(yoke_fork_taken, uintptr_t)
 
 /* The argument for the orders below is in docs/fork-join.md. */
 
@@ -74,7 +115,7 @@ static inline void yoke_frame_push(yoke_strand *strand, yoke_frame *frame, yoke_
     __atomic_store_n(strand->top, frame, __ATOMIC_RELEASE); /* who takes it sees all of it */
     strand->top++;
     if (__builtin_expect(strand->top > __atomic_load_n(&strand->deque->limit, __ATOMIC_RELAXED), 0))
-        strand->top = yoke_fork_called(strand->deque, strand->top, frame);
+        strand->top = yoke_fork_called_slow(strand->deque, strand->top, frame);
 }
 
 /** Take the newest frame back.
@@ -85,13 +126,15 @@ static inline void yoke_frame_push(yoke_strand *strand, yoke_frame *frame, yoke_
 static inline int yoke_frame_pop(yoke_strand *strand, yoke_frame *frame)
 {
     yoke_frame **const slot = strand->top - 1;
-    int mine = 1;
     __atomic_store_n(slot, (yoke_frame *)0, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the rest of the fence is the taker's */
     strand->top = slot;
-    if (__builtin_expect(__atomic_load_n(&strand->deque->split, __ATOMIC_RELAXED) > slot, 0))
-        strand->top = yoke_fork_taken(strand->deque, slot, frame, &mine);
-    return mine;
+    if (__builtin_expect(__atomic_load_n(&strand->deque->split, __ATOMIC_RELAXED) > slot, 0)) {
+        const uintptr_t now = yoke_fork_taken_slow(strand->deque, slot, frame);
+        strand->top = (yoke_frame **)(now & ~(uintptr_t)1);
+        return (now & 1) == 0;
+    }
+    return 1;
 }
 
 /* --- plain: a function and a pointer -------------------------------------------------------- */
@@ -181,34 +224,34 @@ static inline void yoke_each(yoke_strand strand, size_t begin, size_t end, yoke_
         } \
         return call_->result; \
     } \
-    static inline void name##_spawn SET \
-    static R name PARAMS
+    static inline void name##_spawn SET static R name PARAMS
 
 #define YOKE_FORK_PUSH_(name) yoke_frame_push(strand_, &call_->frame, name##_run)
 
 #define YOKE_FORK_1(R, name, T1, a1) \
     YOKE_FORK_MAKE_( \
         R, name, T1 a1;, (yoke_strand strand, T1 a1), \
-        (yoke_strand * strand_, struct name##_call *call_, T1 a1) { \
-            call_->a1 = a1; \
-            YOKE_FORK_PUSH_(name); \
-        }, \
-        (strand, call_->a1))
+                       (yoke_strand * strand_, struct name##_call * call_, T1 a1) { \
+                           call_->a1 = a1; \
+                           YOKE_FORK_PUSH_(name); \
+                       }, \
+                       (strand, call_->a1))
 
 #define YOKE_FORK_2(R, name, T1, a1, T2, a2) \
     YOKE_FORK_MAKE_( \
         R, name, T1 a1; T2 a2;, (yoke_strand strand, T1 a1, T2 a2), \
-        (yoke_strand * strand_, struct name##_call *call_, T1 a1, T2 a2) { \
-            call_->a1 = a1; \
-            call_->a2 = a2; \
-            YOKE_FORK_PUSH_(name); \
-        }, \
-        (strand, call_->a1, call_->a2))
+                              (yoke_strand * strand_, struct name##_call * call_, T1 a1, T2 a2) { \
+                                  call_->a1 = a1; \
+                                  call_->a2 = a2; \
+                                  YOKE_FORK_PUSH_(name); \
+                              }, \
+                              (strand, call_->a1, call_->a2))
 
 #define YOKE_FORK_3(R, name, T1, a1, T2, a2, T3, a3) \
     YOKE_FORK_MAKE_( \
-        R, name, T1 a1; T2 a2; T3 a3;, (yoke_strand strand, T1 a1, T2 a2, T3 a3), \
-        (yoke_strand * strand_, struct name##_call *call_, T1 a1, T2 a2, T3 a3) { \
+        R, name, T1 a1; T2 a2; T3 a3; \
+        , (yoke_strand strand, T1 a1, T2 a2, T3 a3), \
+        (yoke_strand * strand_, struct name##_call * call_, T1 a1, T2 a2, T3 a3) { \
             call_->a1 = a1; \
             call_->a2 = a2; \
             call_->a3 = a3; \
@@ -218,9 +261,9 @@ static inline void yoke_each(yoke_strand strand, size_t begin, size_t end, yoke_
 
 #define YOKE_FORK_4(R, name, T1, a1, T2, a2, T3, a3, T4, a4) \
     YOKE_FORK_MAKE_( \
-        R, name, T1 a1; T2 a2; T3 a3; T4 a4;, \
-        (yoke_strand strand, T1 a1, T2 a2, T3 a3, T4 a4), \
-        (yoke_strand * strand_, struct name##_call *call_, T1 a1, T2 a2, T3 a3, T4 a4) { \
+        R, name, T1 a1; T2 a2; T3 a3; T4 a4; \
+        , (yoke_strand strand, T1 a1, T2 a2, T3 a3, T4 a4), \
+        (yoke_strand * strand_, struct name##_call * call_, T1 a1, T2 a2, T3 a3, T4 a4) { \
             call_->a1 = a1; \
             call_->a2 = a2; \
             call_->a3 = a3; \

@@ -343,18 +343,17 @@ static bool take_back(yoke_frame *frame)
     return true;
 }
 
-yoke_frame **yoke_fork_taken(yoke_deque *ends, yoke_frame **slot, yoke_frame *frame, int *mine)
+uintptr_t yoke_fork_taken(yoke_deque *ends, yoke_frame **slot, yoke_frame *frame)
 {
     struct yk_deque *const deque = yk_deque_of(ends);
     if (slot == overflow_slot(deque)) {
-        *mine = 0;
-        return frame->taker;
+        return (uintptr_t)frame->taker | 1;
     }
     yk_mutex_lock(&deque->lock);
     const bool taken = deque->ends.split > slot;
     yk_mutex_unlock(&deque->lock);
-    *mine = !taken || take_back(frame);
-    if (!*mine) {
+    const bool ours = !taken || take_back(frame);
+    if (!ours) {
         await(deque, slot + 1, frame);
     }
     if (taken) {
@@ -362,7 +361,7 @@ yoke_frame **yoke_fork_taken(yoke_deque *ends, yoke_frame **slot, yoke_frame *fr
         split_set(deque, slot);
         yk_mutex_unlock(&deque->lock);
     }
-    return slot;
+    return (uintptr_t)slot | (ours ? 0 : 1);
 }
 
 /* --- plain calls, and children -------------------------------------------------------------- */
