@@ -59,8 +59,10 @@ static inline void yk_cpu_relax(void)
 
 /* --- cpu.c --------------------------------------------------------------------------------- */
 
-/* CPUs by affinity, then cut by the cgroup quota found below root ("" for the real one). */
+/* CPUs by the calling thread's affinity, of those that are online, then cut by the cgroup quota found below root ("" for the real one). */
 unsigned yk_cpu_count(const char *root);
+/* The same, by the affinity of the main thread. */
+unsigned yk_cpu_count_process(void);
 /* Bytes this program may still use: MemAvailable, cut by the cgroup's limit. */
 size_t yk_memory_available(const char *root);
 
@@ -104,6 +106,7 @@ enum yk_local {
     YK_LOCAL_PROGRAM,
     YK_LOCAL_WARM,
     YK_LOCAL_CANCEL,
+    YK_LOCAL_CPUS,
     YK_LOCAL_COUNT
 };
 #define YK_LOCAL_BYTES 1024
@@ -183,6 +186,16 @@ bool yk_thread_is_self(yk_thread_id thread);
 unsigned yk_thread_count(void);
 /* From now on, in a child that fork() makes, run this in its one thread. */
 void yk_fork_watch(void (*in_child)(void));
+/* A thread of this process, as others look at it. */
+struct yk_thread_watch {
+    int id;
+    int clock;
+};
+struct yk_thread_watch yk_thread_watch_self(void);
+/* How much CPU time it has used; -1: it has ended. */
+int64_t yk_thread_cpu_ns(struct yk_thread_watch watch);
+/* 1: it waits for something; 0: it runs, or could if a CPU were free; -1: nobody knows. */
+int yk_thread_waits(struct yk_thread_watch watch);
 /* As deep a stack as the main thread's. */
 size_t yk_stack_bytes_default(void);
 

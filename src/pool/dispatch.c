@@ -10,6 +10,7 @@
 
 #include "memory/heap.h"
 #include "pool/cancel.h"
+#include "pool/governor.h"
 
 #define REPLACED_AT_ONCE 64
 #define LOOK_UP_NS 50000000LL /* a waiter looks for itself that often, whatever wakes it */
@@ -23,6 +24,9 @@ uint32_t yk_pool_event(struct yoke_pool *pool)
 /* Nothing was announced for a while: see whether something should have been. */
 static void look_up(struct yoke_pool *pool, uint32_t event)
 {
+    if (pool->kind == YOKE_THREADS) {
+        yk_target_follow(&pool->table);
+    }
     if (yk_pool_event(pool) == event) {
         yk_biased_lock(&pool->lock);
         yk_pool_audit_locked(pool);
@@ -76,10 +80,8 @@ void yk_pool_tell_locked(struct yoke_pool *pool, size_t placed)
     placed -= yk_min(placed, spinning);
     for (; placed > 0 && yk_table_wake_one(&pool->table); placed--) {
     }
-    for (bool grows = pool->kind == YOKE_THREADS; grows && placed > 0; placed--) {
-        const unsigned before = pool->alive;
-        yk_threads_grow_locked(pool);
-        grows = pool->alive > before;
+    if (YK_UNLIKELY(placed > 0 && pool->governor != NULL)) {
+        yk_governor_queued_locked(pool, placed);
     }
 }
 

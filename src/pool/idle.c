@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 
+#include "pool/cpus.h"
 #include "pool/deque.h"
 #include "pool/worker.h"
 
@@ -139,7 +140,10 @@ static int idle(struct yoke_worker *worker, int64_t until_ns)
     int rc = 0;
     if (!has_work_or_stops(worker) && !(deque != NULL && yk_hungry_park(deque))) {
         const int64_t until = deque != NULL ? earlier(until_ns, yk_hungry_sleep(deque)) : until_ns;
+        yk_cpus_busy(-1);
+        yk_target_follow(worker->table);
         rc = yk_futex_wait(&worker->line->wake, 1, until, worker->table->scope);
+        yk_cpus_busy(1);
         rc = rc == -ETIMEDOUT && until != until_ns ? 0 : rc;
     }
     if (!bit_clear(worker) && rc == -ETIMEDOUT) {

@@ -11,6 +11,7 @@
 #include "memory/heap.h"
 #include "pool/deque.h"
 #include "pool/exec.h"
+#include "pool/governor.h"
 #include "pool/pool_private.h"
 #include <yoke/memory.h>
 
@@ -206,6 +207,7 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     pool->table.scope = ctl->processes ? YK_SHARED : YK_PRIVATE;
     ctl->table = pool->table;
     ctl->keep = pool->config.workers;
+    atomic_init(&ctl->target, pool->config.workers);
     ctl->idle_ns = THREAD_IDLE_NS;
     ctl->code = (struct yk_worker_code){
         .hooks = pool->hooks,
@@ -287,6 +289,7 @@ int yk_pool_engine_start(struct yoke_pool *pool)
         return yk_processes_start(pool);
     }
     rc = yk_team_create(pool);
+    rc = rc == 0 ? yk_governor_create(pool) : rc;
     return rc == 0 ? yk_threads_start(pool) : rc;
 }
 
@@ -309,6 +312,7 @@ void yk_pool_parts_free(struct yoke_pool *pool)
 {
     yk_exec_release(pool);
     yk_team_destroy(pool->team);
+    yk_governor_free(pool);
     free_ctl(pool);
     free(pool->units);
     free(pool->members);

@@ -17,6 +17,9 @@
 #include "sync/waiting.h"
 
 #define YK_NO_SLOT UINT32_MAX
+/* Of workers beyond the first ones, of which there can be thousands. Enough for getaddrinfo, TLS
+ * and the like; embedders (hooks) may run anything, and get the default. */
+#define YK_EXTRA_STACK_BYTES ((size_t)512 << 10)
 
 enum yk_unit_state {
     YK_UNIT_IDLE,    /* nowhere */
@@ -106,7 +109,6 @@ struct yk_member {
     struct yoke_pool *pool;
     /* threads */
     yk_thread_id thread;
-    bool joinable; /* under lock: ended or running, to be joined */
     struct yoke_worker worker;
 };
 
@@ -119,6 +121,8 @@ struct yoke_pool {
     int kind;
     yoke_pool_config config;
     yoke_hooks hooks;
+    bool automatic; /* YOKE_AUTO */
+    bool follows;   /* config.workers was 0 */
     /* read-only after create; made anew in a forked child, as all that follows */
     struct yk_ctl *ctl; /* table.ctl; NULL on a serial pool */
     struct yk_table table;
@@ -156,8 +160,14 @@ struct yoke_pool {
     unsigned barren;      /* deaths in a row, close together, that cost no task a try */
     unsigned spoiled;     /* times in a row, close together, that all workers were killed */
     int64_t last_spoil_ns;
-    unsigned stillborn;             /* ends in a row of workers that had not come to be ready */
-    struct yk_member *members;      /* table.line_count */
+    unsigned stillborn;        /* ends in a row of workers that had not come to be ready */
+    struct yk_member *members; /* table.line_count */
+    /* threads, see threads.c and governor.c */
+    struct yk_governor *governor; /* elastic pools; else NULL */
+    uint32_t lowest_free;         /* no line below it is free */
+    _Atomic uint32_t lines_top; /* no line from here on was ever used; also read without the lock */
+    bool has_ended;             /* a thread has ended, and is to be joined */
+    yk_thread_id ended;
     _Atomic uintptr_t known_fns[8]; /* found in the image before */
     /* processes; the keeper's */
     struct yk_template *_Atomic template; /* own_template or the seed */
@@ -293,8 +303,8 @@ void yk_jobs_free_spare_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* --- threads.c ------------------------------------------------------------------------------ */
 
 int yk_threads_start(struct yoke_pool *pool);
-/* After a publish: one more thread if all are busy and the pool may grow. */
-void yk_threads_grow_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+/* One more thread, if the pool may grow and there is one to be had. */
+bool yk_threads_grow_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* The calling thread is a worker of this pool, and not ready yet. */
 bool yk_threads_is_starting(const struct yoke_pool *pool);
 /* Tell all threads to end and join them; false: some have not ended at until_ns. */

@@ -181,8 +181,10 @@ struct yk_line {
     struct yk_ctl *ctl;                             /* read-only */
     uint32_t index;                                 /* read-only */
     uint32_t owner;                                 /* read-only while the worker lives */
-    void *_Atomic note;    /* a block on its way to become a result; SYNC(alloc-note) */
-    _Atomic uint32_t hand; /* enum yk_hand */
+    void *_Atomic note;        /* a block on its way to become a result; SYNC(alloc-note) */
+    _Atomic uint32_t hand;     /* enum yk_hand */
+    _Atomic uint32_t blocking; /* threads: its task says that it waits */
+    _Atomic uint64_t watch;    /* threads: see governor.c; 0: not known yet */
 };
 
 static inline enum yk_line_state yk_line_state_of(const struct yk_line *line)
@@ -224,23 +226,38 @@ struct yk_ctl {
     bool processes;
     uint32_t spins;        /* looks at the table before sleeping, at most */
     uint32_t spinners_max; /* workers that spin at once; 0: as they like, and nobody counts on it */
-    int64_t idle_ns;       /* threads above `keep` end after that long without work */
-    uint32_t keep;
+    int64_t idle_ns;       /* threads above `target` end after that long without work */
+    uint32_t keep;         /* threads: workers to begin with */
+    uint32_t follow_max;   /* threads: target follows the CPUs, up to this; 0: it does not */
     struct yk_worker_code code; /* of the program's own images */
     const uint64_t *files;      /* of another program's image, see exec.h; else NULL */
     uint32_t tasks_max;         /* 0: a worker never retires */
     yoke_limits limits;         /* of each worker process */
     struct yoke_pool *pool;     /* threads; else NULL */
     uint64_t generation;        /* of the process that made it */
+    /* threads, see governor.c */
+    _Alignas(YK_CACHE_LINE) _Atomic uint32_t target; /* so many should run tasks at once */
+    _Atomic uint32_t surplus;                        /* so many of those that run one should rest */
+    _Atomic uint32_t cpus_seen;                      /* what target follows */
+    _Alignas(YK_CACHE_LINE) _Atomic uint32_t blocking; /* so many run one that says it waits */
+    _Atomic uint32_t rest_count;
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t tail;
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t head;
     _Alignas(
         YK_CACHE_LINE) _Atomic uint32_t event; /* counts what waiters in the program wait for */
     /* bit i: the worker of line i sleeps, or is about to */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t sleepers[YK_THREADS_MAX / 64 + 1];
+    /* bit i: the worker of line i rests: it is not woken for a task, but to take another's place */
+    _Alignas(YK_CACHE_LINE) _Atomic uint64_t resting[YK_THREADS_MAX / 64 + 1];
     /* bit i: the worker of line i spins, and will look at tail after it cleared the bit */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t spinners[YK_THREADS_MAX / 64 + 1];
 };
+
+static inline uint32_t yk_ctl_target(const struct yk_ctl *ctl)
+{
+    /* relaxed: a number that changes now and then. */
+    return atomic_load_explicit(&ctl->target, memory_order_relaxed);
+}
 
 /* --- spinning: how long pays ---------------------------------------------------------------- */
 

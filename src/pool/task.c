@@ -97,6 +97,29 @@ int yoke_task_cancelled(yoke_task *task)
     return task->told != 0;
 }
 
+/* Whose wait the pool can make up for: its own threads'. */
+static struct yoke_worker *own_worker(const yoke_task *task)
+{
+    struct yoke_worker *const worker = task->worker;
+    return worker != NULL && worker->line != NULL && !worker->ctl->processes ? worker : NULL;
+}
+
+void yoke_blocking_begin(yoke_task *task)
+{
+    struct yoke_worker *const worker = own_worker(task);
+    if (worker != NULL && worker->blocks++ == 0) {
+        yk_worker_block(worker);
+    }
+}
+
+void yoke_blocking_end(yoke_task *task)
+{
+    struct yoke_worker *const worker = own_worker(task);
+    if (worker != NULL && worker->blocks != 0 && --worker->blocks == 0) {
+        yk_worker_unblock(worker);
+    }
+}
+
 size_t yoke_task_item(const yoke_task *task)
 {
     return task->item;

@@ -216,6 +216,10 @@ void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t wo
         break;
     }
     yk_task_leave(&task);
+    if (YK_UNLIKELY(worker->blocks != 0)) {
+        worker->blocks = 0; /* it forgot to say that it waits no more */
+        yk_worker_unblock(worker);
+    }
     if (worker->ctl->processes) {
         yk_stdio_flush(); /* what the task printed is out before its result is in */
     }
@@ -253,6 +257,13 @@ static bool retires(struct yoke_worker *worker)
     return true;
 }
 
+static bool is_surplus(const struct yoke_worker *worker)
+{
+    /* relaxed: sooner or later. */
+    return atomic_load_explicit(&worker->ctl->surplus, memory_order_relaxed) != 0 &&
+           !worker->ctl->processes && !yk_table_looks_empty(worker->table);
+}
+
 int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
 {
     /* One task after the other: look how many there are. After a sleep: take what has come. */
@@ -260,6 +271,13 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
     for (;;) {
         if (yk_line_state_of(worker->line) != YK_LINE_ACTIVE || retires(worker)) {
             return YOKE_ECLOSED;
+        }
+        if (YK_UNLIKELY(is_surplus(worker))) {
+            const int rest = yk_worker_rest(worker, until_ns);
+            if (rest != 0) {
+                return rest;
+            }
+            continue;
         }
         uint64_t word = 0;
         struct yk_slot *const slot = take(worker, queue, &word);
@@ -303,14 +321,17 @@ static void report(struct yk_line *line, bool refused)
         atomic_compare_exchange_strong_explicit(&line->state, &seen, active, memory_order_release,
                                                 memory_order_relaxed);
     }
-    yk_table_announce(&line->ctl->table);
+    /* Nobody waits for those that come later. */
+    if (line->ctl->processes || line->index < line->ctl->keep) {
+        yk_table_announce(&line->ctl->table);
+    }
 }
 
 static void serve(struct yoke_worker *worker)
 {
     struct yk_ctl *const ctl = worker->ctl;
-    const bool extra = !ctl->processes && worker->index >= ctl->keep;
     for (;;) {
+        const bool extra = !ctl->processes && worker->index >= yk_ctl_target(ctl);
         const int64_t until = extra ? yk_clock_ns() + ctl->idle_ns : YOKE_FOREVER;
         const int rc = yoke_worker_next(worker, until);
         if (rc == YOKE_ECLOSED || (rc == -ETIMEDOUT && yk_table_looks_empty(worker->table))) {

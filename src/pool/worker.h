@@ -21,6 +21,7 @@ struct yoke_worker {
     uint32_t ran;           /* tasks, of ctl->tasks_max */
     struct yk_deque *deque; /* threads: where it spawns, and is given frames; else NULL */
     struct yk_unit *helped; /* a thread of the program that helps: what it runs; else NULL */
+    uint32_t blocks;        /* yoke_blocking_begin without its end */
 };
 
 struct yoke_task {
@@ -64,6 +65,8 @@ void yk_worker_live(struct yoke_worker *worker);
 bool yk_worker_await_batch(struct yoke_worker *worker);
 /* Spin, then sleep. 0: look again; else -ETIMEDOUT or -EINTR. */
 int yk_worker_idle(struct yoke_worker *worker, int64_t until_ns);
+/* Threads: more run tasks than there are CPUs for. 0: look again; YOKE_ECLOSED: end; else as idle. */
+int yk_worker_rest(struct yoke_worker *worker, int64_t until_ns);
 /* It was idle and has a task: wake another worker if there are more. */
 void yk_worker_pass_on(struct yoke_worker *worker);
 
@@ -78,6 +81,10 @@ void yk_task_leave(struct yoke_task *task);
 /* After a call that returned code, or left something behind: the answer of the item, its own code
  * >= 0, or how it was told to stop. */
 int32_t yk_task_conclude(struct yoke_task *task, int code);
+
+/* governor.c: the task of this worker begins to wait, or has waited. */
+void yk_worker_block(struct yoke_worker *worker);
+void yk_worker_unblock(struct yoke_worker *worker);
 
 /* Call fn as task; the answer of the item. Inline: a map of small items spends its time here. */
 static inline int32_t yk_task_call(struct yoke_task *task, yoke_fn *fn, const void *in, void *out)

@@ -21,6 +21,7 @@ struct party {
 
 static struct party *parties;
 static unsigned seed = 12345;
+static bool tells; /* the tasks say that they wait: a pool may grow for them */
 
 static unsigned random_below(unsigned n)
 {
@@ -40,9 +41,13 @@ static int meet(yoke_task *task, const void *in, void *out)
 {
     struct party *party = *(struct party *const *)in;
     (void)out;
+    if (tells)
+        yoke_blocking_begin(task);
     count_up(&party->here, 1);
     while (count_get(&party->here) < count_get(&party->wanted) && !yoke_task_cancelled(task))
         sched_yield();
+    if (tells)
+        yoke_blocking_end(task);
     count_up(&party->gone, 1);
     return 0;
 }
@@ -126,9 +131,10 @@ static void each_round_is_answered(void)
     }
 }
 
-/* A pool that may grow by one, and must: all of its workers spin or work. */
+/* A pool that may grow by one, and must: all of its workers spin, or wait and say so. */
 static void a_pool_that_grows_does(void)
 {
+    tells = true;
     for (unsigned more = 1; more <= 2; more++) {
         const yoke_pool_config config = {
             .size = sizeof config, .kind = YOKE_THREADS, .workers = 2, .workers_max = 2 + more};
@@ -142,6 +148,7 @@ static void a_pool_that_grows_does(void)
             end_pool(pool);
         }
     }
+    tells = false;
 }
 
 /* The one that spins, and that others count on, is killed, or has run its last task. */

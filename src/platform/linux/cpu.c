@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include "platform/linux/cgroup.h"
 #include "platform/platform.h"
@@ -188,7 +189,8 @@ static double smallest(const char *root, const char *controller,
     return least;
 }
 
-static unsigned affinity_count(void)
+/* The kernel leaves out of it what is not online. */
+static unsigned affinity_count(pid_t thread)
 {
     for (size_t cpus = 1024; cpus <= CPUS_MAX; cpus *= 4) {
         cpu_set_t *const set = CPU_ALLOC(cpus);
@@ -196,7 +198,7 @@ static unsigned affinity_count(void)
             break;
         }
         const size_t bytes = CPU_ALLOC_SIZE(cpus);
-        const int rc = sched_getaffinity(0, bytes, set);
+        const int rc = sched_getaffinity(thread, bytes, set);
         const int count = rc == 0 ? CPU_COUNT_S(bytes, set) : 0;
         CPU_FREE(set);
         if (count > 0) {
@@ -206,10 +208,10 @@ static unsigned affinity_count(void)
     return 1;
 }
 
-unsigned yk_cpu_count(const char *root)
+static unsigned cpu_count(const char *root, pid_t thread)
 {
     const int saved = errno;
-    unsigned count = affinity_count();
+    unsigned count = affinity_count(thread);
     const double quota = smallest(root, "cpu", group_cpus);
     if (quota > 0 && quota < count) {
         /* Part of a CPU is worth a worker of its own: 1.5 counts as 2. */
@@ -218,6 +220,16 @@ unsigned yk_cpu_count(const char *root)
     }
     errno = saved;
     return count > 0 ? count : 1;
+}
+
+unsigned yk_cpu_count(const char *root)
+{
+    return cpu_count(root, 0);
+}
+
+unsigned yk_cpu_count_process(void)
+{
+    return cpu_count("", getpid());
 }
 
 unsigned yoke_cpu_count(void)

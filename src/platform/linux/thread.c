@@ -5,13 +5,18 @@
  * and the program's sleeps and reads are the ones interrupted.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "platform/platform.h"
 
@@ -135,6 +140,43 @@ unsigned yk_thread_count(void)
 void yk_fork_watch(void (*in_child)(void))
 {
     (void)pthread_atfork(NULL, NULL, in_child);
+}
+
+struct yk_thread_watch yk_thread_watch_self(void)
+{
+    clockid_t clock = CLOCK_THREAD_CPUTIME_ID;
+    (void)pthread_getcpuclockid(pthread_self(), &clock);
+    return (struct yk_thread_watch){.id = (int)syscall(SYS_gettid), .clock = clock};
+}
+
+int64_t yk_thread_cpu_ns(struct yk_thread_watch watch)
+{
+    struct timespec used = {0};
+    const int saved = errno;
+    const int rc = clock_gettime(watch.clock, &used);
+    errno = saved;
+    return rc == 0 ? (int64_t)used.tv_sec * 1000000000LL + used.tv_nsec : -1;
+}
+
+/* "ID (NAME) STATE ...": S and D wait, R runs or is ready to; what is stopped does neither. */
+int yk_thread_waits(struct yk_thread_watch watch)
+{
+    char path[64];
+    char text[128];
+    const int saved = errno;
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", watch.id);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t length = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+    if (fd >= 0) {
+        close(fd);
+    }
+    errno = saved;
+    text[length > 0 ? length : 0] = '\0';
+    const char *const name_end = strrchr(text, ')');
+    if (name_end == NULL || name_end[1] != ' ') {
+        return -1;
+    }
+    return name_end[2] == 'S' || name_end[2] == 'D';
 }
 
 size_t yk_stack_bytes_default(void)
