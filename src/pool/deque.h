@@ -27,7 +27,14 @@ enum { YK_FRAME_PLACED = 1, YK_FRAME_FOLLOWED, YK_FRAME_DONE };
 enum { YK_SLEEPS_HERE = 1, YK_SLEEPS_IDLE };
 
 /* What a mailbox holds, if it is no frame. */
-enum { YK_MAIL_CLOSED = 0, YK_MAIL_OPEN = 1 };
+#define YK_MAIL_CLOSED NULL
+#define YK_MAIL_OPEN (&yk_mail_open)
+extern yoke_frame yk_mail_open;
+
+static inline bool yk_mail_is_frame(const yoke_frame *mail)
+{
+    return mail != YK_MAIL_CLOSED && mail != YK_MAIL_OPEN;
+}
 
 struct yk_deque;
 
@@ -56,10 +63,10 @@ struct yk_deque {
     _Atomic uint32_t busy;                 /* frames may be spawned on it: SYNC(busy) */
     struct yk_deque *_Atomic follower;     /* waits for a frame that we run: SYNC(follower) */
     /* what the owner looks at while it waits */
-    _Alignas(YK_CACHE_LINE) _Atomic uintptr_t mail; /* SYNC(mail) */
-    _Atomic uint32_t late;                          /* a frame was taken back from the mailbox */
-    _Atomic uint32_t asleep;                        /* SYNC(asleep); also the word it sleeps on */
-    const yoke_frame *_Atomic awaited;              /* SYNC(follower) */
+    _Alignas(YK_CACHE_LINE) yoke_frame *_Atomic mail; /* SYNC(mail) */
+    _Atomic uint32_t late;                            /* a frame was taken back from the mailbox */
+    _Atomic uint32_t asleep;                          /* SYNC(asleep); also the word it sleeps on */
+    const yoke_frame *_Atomic awaited;                /* SYNC(follower) */
     /* the owner's */
     struct yk_deque *outer; /* of another team, that this thread is in as well */
     uint32_t entered;       /* how often; a guest leaves with the last */
@@ -85,8 +92,8 @@ struct yk_team {
     _Atomic uint32_t running;                             /* frames that were given and run */
     _Atomic uint64_t *hungry;                             /* SYNC(hungry) bit i: deque i */
     _Atomic uint64_t hints[64];                           /* range.c */
-    _Atomic int64_t last_ns;                              /* range.c: the last short range */
-    _Atomic uint64_t sum_ns; /* range.c: of those in quick succession */
+    _Atomic size_t last_ns;                               /* range.c: the last short range */
+    _Atomic size_t sum_ns; /* range.c: of those in quick succession */
     _Alignas(YK_CACHE_LINE) struct yk_deque deques[];
 };
 
@@ -160,7 +167,7 @@ bool yk_hungry_look(struct yk_deque *deque, int64_t since_ns);
 static inline bool yk_hungry_has_mail(const struct yk_deque *deque)
 {
     /* SYNC(mail) acquire: sees the frame. */
-    return atomic_load_explicit(&deque->mail, memory_order_acquire) > YK_MAIL_OPEN;
+    return yk_mail_is_frame(atomic_load_explicit(&deque->mail, memory_order_acquire));
 }
 static inline bool yk_hungry_is_warm(const struct yk_deque *deque)
 {

@@ -105,10 +105,10 @@ bool yk_deque_give_locked(struct yk_deque *deque, yoke_frame **top, struct yk_de
     }
     yoke_frame *const frame = *slot;
     hand_over(frame, stretch_of(deque, slot), taker, state);
-    uintptr_t open = YK_MAIL_OPEN;
+    yoke_frame *open = YK_MAIL_OPEN;
     /* SYNC(mail) seq_cst: publishes the frame; before we look whether the taker sleeps. */
-    if (!atomic_compare_exchange_strong_explicit(&taker->mail, &open, (uintptr_t)frame,
-                                                 memory_order_seq_cst, memory_order_relaxed)) {
+    if (!atomic_compare_exchange_strong_explicit(&taker->mail, &open, frame, memory_order_seq_cst,
+                                                 memory_order_relaxed)) {
         return false;
     }
     split_set(deque, slot + 1);
@@ -205,13 +205,13 @@ static bool is_done(const yoke_frame *frame)
     return __atomic_load_n(&frame->state, __ATOMIC_SEQ_CST) == YK_FRAME_DONE;
 }
 
-static uintptr_t mail_of(const struct yk_deque *deque)
+static yoke_frame *mail_of(const struct yk_deque *deque)
 {
     /* SYNC(mail) seq_cst: sees the frame; after asleep was set. */
     return atomic_load_explicit(&deque->mail, memory_order_seq_cst);
 }
 
-static void mail_set(struct yk_deque *deque, uintptr_t mail)
+static void mail_set(struct yk_deque *deque, yoke_frame *mail)
 {
     /* SYNC(mail) seq_cst: open: what was told before is over; before anybody is called. */
     atomic_store_explicit(&deque->mail, mail, memory_order_seq_cst);
@@ -253,7 +253,7 @@ static void sleep_until_told(struct yk_deque *deque, const yoke_frame *frame)
 static yoke_frame *take_from(struct yk_deque *deque, struct yk_deque *taker,
                              const yoke_frame *frame)
 {
-    uintptr_t open = YK_MAIL_OPEN;
+    yoke_frame *open = YK_MAIL_OPEN;
     if (!deque->team->barriers || !yk_deque_shows(taker)) {
         return NULL;
     }
@@ -278,10 +278,10 @@ static yoke_frame *await_or_help(struct yk_deque *deque, struct yk_deque *taker,
     for (unsigned i = 1;; i++) {
         if (mail_of(deque) != YK_MAIL_OPEN) {
             /* SYNC(mail) acquire: sees the frame, unless it was taken back just now. */
-            const uintptr_t mail =
+            yoke_frame *const mail =
                 atomic_exchange_explicit(&deque->mail, YK_MAIL_CLOSED, memory_order_acquire);
-            if (mail > YK_MAIL_OPEN) {
-                return (yoke_frame *)mail;
+            if (yk_mail_is_frame(mail)) {
+                return mail;
             }
             mail_set(deque, YK_MAIL_OPEN);
             follow(taker, deque);
@@ -329,7 +329,7 @@ static void await(struct yk_deque *deque, yoke_frame **top, yoke_frame *frame)
 static bool take_back(yoke_frame *frame)
 {
     struct yk_deque *const taker = frame->taker;
-    uintptr_t mail = (uintptr_t)frame;
+    yoke_frame *mail = frame;
     /* SYNC(mail) seq_cst: either it or we run the frame. */
     if (!atomic_compare_exchange_strong_explicit(&taker->mail, &mail, YK_MAIL_OPEN,
                                                  memory_order_seq_cst, memory_order_relaxed)) {
@@ -343,11 +343,11 @@ static bool take_back(yoke_frame *frame)
     return true;
 }
 
-uintptr_t yoke_fork_taken(yoke_deque *ends, yoke_frame **slot, yoke_frame *frame)
+char *yoke_fork_taken(yoke_deque *ends, yoke_frame **slot, yoke_frame *frame)
 {
     struct yk_deque *const deque = yk_deque_of(ends);
     if (slot == overflow_slot(deque)) {
-        return (uintptr_t)frame->taker | 1;
+        return (char *)frame->taker + 1;
     }
     yk_mutex_lock(&deque->lock);
     const bool taken = deque->ends.split > slot;
@@ -361,7 +361,7 @@ uintptr_t yoke_fork_taken(yoke_deque *ends, yoke_frame **slot, yoke_frame *frame
         split_set(deque, slot);
         yk_mutex_unlock(&deque->lock);
     }
-    return (uintptr_t)slot | (ours ? 0 : 1);
+    return (char *)slot + (ours ? 0 : 1);
 }
 
 /* --- plain calls, and children -------------------------------------------------------------- */
@@ -393,7 +393,7 @@ unsigned yoke_strand_worker(yoke_strand strand)
 /* Nobody can take anything from this one. */
 static int run_alone(yoke_fork_fn *fn, void *arg, yoke_cancel *cancel)
 {
-    yoke_frame **const area = calloc(YK_DEQUE_SLOTS + 16, sizeof *area);
+    yoke_frame **const area = calloc(YK_DEQUE_SLOTS + 16, sizeof(void *));
     struct yk_deque *const deque = aligned_alloc(YK_CACHE_LINE, sizeof *deque);
     if (area != NULL && deque != NULL) {
         struct yk_stretch stretch;

@@ -14,10 +14,10 @@
 
 #include "pool/deque.h"
 
-#define LEAF_NS 10000 /* a leaf should take: far more than pushing it, short enough to share */
-#define SHORT_NS 2500 /* nobody could help with so little */
-#define WAKE_NS 60000 /* nobody is woken for less: that takes 20 to 50 us */
-#define LEAVES 32     /* for each worker at least, however little an item costs */
+#define LEAF_NS 10000LL /* a leaf should take: far more than pushing it, short enough to share */
+#define SHORT_NS 2500   /* nobody could help with so little */
+#define WAKE_NS 60000   /* nobody is woken for less: that takes 20 to 50 us */
+#define LEAVES 32       /* for each worker at least, however little an item costs */
 
 /* One call. The caller's, on its stack; leaves on other workers use it too. */
 struct range {
@@ -30,13 +30,13 @@ struct range {
     size_t coarsest;
     /* atomic */
     _Atomic size_t grain;
-    _Atomic uint64_t spent_ns;
+    _Atomic size_t spent_ns;
     _Atomic size_t ended; /* items that ran */
-    _Atomic uint64_t leaves;
-    _Atomic bool stop; /* fail_fast, and one has failed */
-    _Atomic bool failed;
+    _Atomic size_t leaves;
+    _Atomic size_t stop; /* 1: fail_fast, and one has failed */
     /* under lock */
     yk_mutex lock;
+    bool failed;
     yoke_outcome failure;
 };
 
@@ -76,13 +76,32 @@ static void remember(const struct yk_sweep *sweep, uint64_t spent_ns, size_t ite
     atomic_store_explicit(hint_of(sweep), fn_of(sweep) << 32 | cost, memory_order_relaxed);
 }
 
+/* --- words that several workers write ------------------------------------------------------- */
+
+static size_t advice(const _Atomic size_t *word)
+{
+    /* relaxed: nothing hangs on it. */
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+static void advise(_Atomic size_t *word, size_t value)
+{
+    /* relaxed: nothing hangs on it. */
+    atomic_store_explicit(word, value, memory_order_relaxed);
+}
+
+/* Sums that are read after the call. */
+static void add(_Atomic size_t *sum, size_t value)
+{
+    /* relaxed: the end of the call orders it. */
+    atomic_fetch_add_explicit(sum, value, memory_order_relaxed);
+}
+
 /* --- leaves --------------------------------------------------------------------------------- */
 
 static bool stopped(const struct range *range)
 {
-    /* relaxed: seen sooner or later. */
-    return atomic_load_explicit(&range->stop, memory_order_relaxed) ||
-           yk_cancel_seen(range->cancel);
+    return advice(&range->stop) != 0 || yk_cancel_seen(range->cancel);
 }
 
 static void note_failure(struct range *range, yoke_outcome outcome)
@@ -92,10 +111,9 @@ static void note_failure(struct range *range, yoke_outcome outcome)
         yk_outcome_comes_first(&range->sweep->options, &outcome, &range->failure)) {
         range->failure = outcome;
     }
-    /* relaxed, both: read after the call, or seen sooner or later. */
-    atomic_store_explicit(&range->failed, true, memory_order_relaxed);
+    range->failed = true;
     if (range->sweep->options.fail_fast != 0) {
-        atomic_store_explicit(&range->stop, true, memory_order_relaxed);
+        advise(&range->stop, 1);
     }
     yk_mutex_unlock(&range->lock);
     if (range->sweep->options.fail_fast != 0 && range->cancel != NULL &&
@@ -188,16 +206,15 @@ static size_t run_leaf(struct range *range, size_t begin, size_t end)
 /* Larger leaves, if they could be. */
 static void learn(struct range *range, size_t items, int64_t took_ns)
 {
-    /* relaxed, all: sums that are read after the call; and advice. */
-    const size_t grain = atomic_load_explicit(&range->grain, memory_order_relaxed);
+    const size_t grain = advice(&range->grain);
     if (took_ns < LEAF_NS / 2 && items >= grain && grain < range->coarsest) {
         const size_t next = took_ns < LEAF_NS / 16 ? grain * 8 : grain * 2;
-        atomic_store_explicit(&range->grain, yk_min(next, range->coarsest), memory_order_relaxed);
+        advise(&range->grain, yk_min(next, range->coarsest));
     } else if (took_ns > 4 * LEAF_NS && grain > 1) {
-        atomic_store_explicit(&range->grain, grain / 2, memory_order_relaxed);
+        advise(&range->grain, grain / 2);
     }
-    atomic_fetch_add_explicit(&range->spent_ns, (uint64_t)took_ns, memory_order_relaxed);
-    atomic_fetch_add_explicit(&range->leaves, 1, memory_order_relaxed);
+    add(&range->spent_ns, (size_t)took_ns);
+    add(&range->leaves, 1);
 }
 
 static void leaf(struct range *range, size_t begin, size_t end)
@@ -209,8 +226,7 @@ static void leaf(struct range *range, size_t begin, size_t end)
     yk_cancel_enter(&place);
     const int64_t begin_ns = yk_clock_ns();
     const size_t ran = run_leaf(range, begin, end);
-    /* relaxed: a sum that is read after the call. */
-    atomic_fetch_add_explicit(&range->ended, ran, memory_order_relaxed);
+    add(&range->ended, ran);
     learn(range, end - begin, yk_clock_ns() - begin_ns);
     yk_cancel_leave(&place);
 }
@@ -222,8 +238,7 @@ static void half_run(yoke_strand strand, yoke_frame *frame);
 static void split(yoke_strand strand, struct range *range, size_t begin, size_t end)
 {
     struct half right = {.range = range};
-    /* relaxed: advice. */
-    while (end - begin > atomic_load_explicit(&range->grain, memory_order_relaxed)) {
+    while (end - begin > advice(&range->grain)) {
         const size_t middle = begin + (end - begin) / 2;
         right.begin = middle;
         right.end = end;
@@ -291,23 +306,21 @@ static void set_grain(struct range *range, uint64_t cost)
 {
     const size_t workers = range->sweep->pool->config.workers;
     const size_t fair = yk_max(range->items / (LEAVES * workers), 1);
-    const size_t per_us = cost == 0 ? fair : (size_t)(16 * 1000 / cost + 1);
+    const size_t per_us = cost == 0 ? fair : (size_t)(16000 / cost + 1);
     range->coarsest = yk_max(fair, yk_min(per_us, range->items / (2 * workers)));
-    const size_t wanted = cost == 0 ? 1 : (size_t)(16 * LEAF_NS / cost + 1);
+    const size_t wanted = cost == 0 ? 1 : (size_t)(16ULL * LEAF_NS / cost + 1);
     atomic_init(&range->grain, yk_min(wanted, range->coarsest));
 }
 
 /* It is long, or comes after others that together were. */
 static bool is_worth_a_wake(struct yk_team *team, uint64_t total_ns)
 {
-    const int64_t now = yk_clock_ns();
-    /* relaxed, all: advice. */
-    const int64_t last = atomic_exchange_explicit(&team->last_ns, now, memory_order_relaxed);
-    uint64_t sum =
-        now - last < WAKE_NS ? atomic_load_explicit(&team->sum_ns, memory_order_relaxed) : 0;
-    sum += total_ns;
+    const size_t now = (size_t)yk_clock_ns();
+    const bool soon = now - advice(&team->last_ns) < WAKE_NS;
+    const size_t sum = total_ns + (soon ? advice(&team->sum_ns) : 0);
     const bool worth = sum >= WAKE_NS;
-    atomic_store_explicit(&team->sum_ns, worth ? 0 : sum, memory_order_relaxed);
+    advise(&team->last_ns, now);
+    advise(&team->sum_ns, worth ? 0 : sum);
     return worth;
 }
 

@@ -21,6 +21,8 @@
 #define DEAF_ASLEEP_MAX_NS 4000000LL /* so long may a long task stay unseen after many tiny ones */
 #define ALONE_NS 20000LL             /* before we take what nobody gives */
 
+yoke_frame yk_mail_open;
+
 static _Thread_local struct yk_deque *own; /* innermost */
 
 static struct yk_deque *own_in(const struct yk_team *team)
@@ -62,7 +64,7 @@ int yk_team_create(struct yoke_pool *pool)
     team->workers = workers;
     team->deque_count = count;
     team->hungry_words = workers / 64 + 1;
-    team->area_bytes = count * (YK_DEQUE_SLOTS + 16) * sizeof(yoke_frame *);
+    team->area_bytes = (size_t)count * (YK_DEQUE_SLOTS + 16) * sizeof(yoke_frame *);
     team->hungry = calloc(team->hungry_words, sizeof *team->hungry);
     team->barriers = yk_barrier_prepare();
     atomic_init(&team->guests_free, UINT64_MAX);
@@ -364,9 +366,9 @@ static struct yk_deque *find_victim(struct yk_team *team)
 static yoke_frame *shut(struct yk_deque *deque)
 {
     /* SYNC(mail) acquire: sees the frame. */
-    const uintptr_t mail =
+    yoke_frame *const mail =
         atomic_exchange_explicit(&deque->mail, YK_MAIL_CLOSED, memory_order_acquire);
-    return mail > YK_MAIL_OPEN ? (yoke_frame *)mail : NULL;
+    return yk_mail_is_frame(mail) ? mail : NULL;
 }
 
 /* Frames that their owner gives to nobody, since it spawns nothing for a while. The mailbox is shut
@@ -419,7 +421,7 @@ bool yk_hungry_park(struct yk_deque *deque)
     /* SYNC(asleep) seq_cst: before our last look, after which they wake us. */
     atomic_store_explicit(&deque->asleep, YK_SLEEPS_IDLE, memory_order_seq_cst);
     /* SYNC(mail) seq_cst: after asleep. */
-    return atomic_load_explicit(&deque->mail, memory_order_seq_cst) > YK_MAIL_OPEN ||
+    return yk_mail_is_frame(atomic_load_explicit(&deque->mail, memory_order_seq_cst)) ||
            take_somewhere(deque);
 }
 
@@ -469,10 +471,10 @@ static yoke_frame *claim(struct yk_deque *deque)
 
 bool yk_hungry_run(struct yk_deque *deque)
 {
-    /* relaxed, all: a wake too many does no harm; advice. */
+    /* relaxed: a wake too many does no harm. */
     atomic_store_explicit(&deque->asleep, 0, memory_order_relaxed);
-    if (atomic_load_explicit(&deque->late, memory_order_relaxed) != 0) {
-        atomic_store_explicit(&deque->late, 0, memory_order_relaxed);
+    /* relaxed: advice. */
+    if (atomic_exchange_explicit(&deque->late, 0, memory_order_relaxed) != 0) {
         deque->deaf_ns = deafer(deque);
         deque->deaf_until_ns = yk_clock_ns() + deque->deaf_ns;
     }
