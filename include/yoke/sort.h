@@ -141,37 +141,47 @@ YOKE_SORT_INLINE void yoke_sort_pick(size_t bytes, int second, const unsigned ch
     }
 }
 
-/* One element to the front of out. */
-YOKE_SORT_INLINE void yoke_sort_first(YOKE_SORT_OF, struct yoke_sort_span *s)
+/* The next element from the front, to out. \return its bytes if it is of b, else 0. */
+YOKE_SORT_INLINE size_t yoke_sort_first(YOKE_SORT_OF, const struct yoke_sort_span *s,
+                                        unsigned char *out)
 {
     size_t of_b = (size_t)less(kind, s->b, s->a);
     YOKE_SORT_OPAQUE(of_b);
-    yoke_sort_pick(bytes, (int)of_b, s->a, s->b, s->out);
-    s->out += bytes;
-    s->b += of_b * bytes;
-    s->a += bytes - of_b * bytes;
-    YOKE_SORT_OPAQUE(s->a);
+    yoke_sort_pick(bytes, (int)of_b, s->a, s->b, out);
+    return of_b * bytes;
 }
 
-/* One to its back. */
-YOKE_SORT_INLINE void yoke_sort_last(YOKE_SORT_OF, struct yoke_sort_span *s)
+/* The next one from the back. \return its bytes if it is of a, else 0. */
+YOKE_SORT_INLINE size_t yoke_sort_last(YOKE_SORT_OF, const struct yoke_sort_span *s,
+                                       unsigned char *out)
 {
     const unsigned char *const a = s->a_end - bytes;
     const unsigned char *const b = s->b_end - bytes;
     size_t of_a = (size_t)less(kind, b, a);
     YOKE_SORT_OPAQUE(of_a);
-    s->out_end -= bytes;
-    yoke_sort_pick(bytes, (int)of_a, b, a, s->out_end);
-    s->a_end -= of_a * bytes;
-    s->b_end -= bytes - of_a * bytes;
-    YOKE_SORT_OPAQUE(s->a_end);
+    yoke_sort_pick(bytes, (int)of_a, b, a, out);
+    return of_a * bytes;
+}
+
+YOKE_SORT_INLINE void yoke_sort_forth(size_t bytes, struct yoke_sort_span *s, size_t of_b)
+{
+    s->b += of_b;
+    s->a += bytes - of_b;
+}
+
+YOKE_SORT_INLINE void yoke_sort_back(size_t bytes, struct yoke_sort_span *s, size_t of_a)
+{
+    s->a_end -= of_a;
+    s->b_end -= bytes - of_a;
 }
 
 /* The rest of a merge: as many steps as are safe from both ends, then one by one. */
 YOKE_SORT_INLINE void yoke_sort_finish(YOKE_SORT_OF, struct yoke_sort_span *s)
 {
-    while (s->a < s->a_end && s->b < s->b_end)
-        yoke_sort_first(kind, bytes, less, s);
+    while (s->a < s->a_end && s->b < s->b_end) {
+        yoke_sort_forth(bytes, s, yoke_sort_first(kind, bytes, less, s, s->out));
+        s->out += bytes;
+    }
     if (s->a < s->a_end)
         __builtin_memcpy(s->out, s->a, (size_t)(s->a_end - s->a));
     else if (s->b < s->b_end)
@@ -184,12 +194,27 @@ YOKE_SORT_INLINE void yoke_sort_steps(YOKE_SORT_OF, struct yoke_sort_span *x,
                                       struct yoke_sort_span *y, size_t steps)
 {
     struct yoke_sort_span s = *x, t = *y;
-    for (size_t i = 0; i < steps; i++) {
-        yoke_sort_first(kind, bytes, less, &s);
-        yoke_sort_last(kind, bytes, less, &s);
-        yoke_sort_first(kind, bytes, less, &t);
-        yoke_sort_last(kind, bytes, less, &t);
+    unsigned char *up = t.out, *down = s.out_end;
+    ptrdiff_t low = s.out - up, high = t.out_end - down;
+    unsigned char *const end = up + steps * bytes;
+    YOKE_SORT_OPAQUE(low); /* or it makes two more pointers of them */
+    YOKE_SORT_OPAQUE(high);
+    while (up != end) {
+        down -= bytes;
+        const size_t of_b = yoke_sort_first(kind, bytes, less, &s, up + low);
+        const size_t of_a = yoke_sort_last(kind, bytes, less, &s, down);
+        const size_t of_d = yoke_sort_first(kind, bytes, less, &t, up);
+        const size_t of_c = yoke_sort_last(kind, bytes, less, &t, down + high);
+        yoke_sort_forth(bytes, &s, of_b);
+        yoke_sort_back(bytes, &s, of_a);
+        yoke_sort_forth(bytes, &t, of_d);
+        yoke_sort_back(bytes, &t, of_c);
+        up += bytes;
     }
+    s.out = up + low;
+    s.out_end = down;
+    t.out = up;
+    t.out_end = down + high;
     *x = s;
     *y = t;
 }
