@@ -26,14 +26,16 @@ enum { YK_FRAME_PLACED = 1, YK_FRAME_FOLLOWED, YK_FRAME_DONE };
  * line. */
 enum { YK_SLEEPS_HERE = 1, YK_SLEEPS_IDLE };
 
-/* What a mailbox holds, if it is no frame. */
-#define YK_MAIL_CLOSED NULL
-#define YK_MAIL_OPEN (&yk_mail_open)
-extern yoke_frame yk_mail_open;
+/* What a mailbox holds, if it is no frame: shut; open for any frame; open for those that descend
+ * from the one its owner waits for. */
+#define YK_MAIL_SHUT NULL
+#define YK_MAIL_HUNGRY (&yk_mail_marks[0])
+#define YK_MAIL_FOLLOWS (&yk_mail_marks[1])
+extern yoke_frame yk_mail_marks[2];
 
 static inline bool yk_mail_is_frame(const yoke_frame *mail)
 {
-    return mail != YK_MAIL_CLOSED && mail != YK_MAIL_OPEN;
+    return mail != YK_MAIL_SHUT && mail != YK_MAIL_HUNGRY && mail != YK_MAIL_FOLLOWS;
 }
 
 struct yk_deque;
@@ -109,8 +111,8 @@ static inline yoke_frame **yk_deque_end(const struct yk_deque *deque)
 
 static inline void yk_deque_limit_set(struct yk_deque *deque, yoke_frame **limit)
 {
-    /* SYNC(limit) release: who reads it sees the bit of who called. */
-    __atomic_store_n(&deque->ends.limit, limit, __ATOMIC_RELEASE);
+    /* SYNC(limit) seq_cst: after the bit of who calls; who takes it away looks at the bits. */
+    __atomic_store_n(&deque->ends.limit, limit, __ATOMIC_SEQ_CST);
 }
 
 /* --- fork.c --------------------------------------------------------------------------------- */

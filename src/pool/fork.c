@@ -11,8 +11,9 @@
 #include "pool/deque.h"
 #include "pool/pool_private.h"
 
-#define ALONE_NS 20000LL   /* before we take what nobody gives: a barrier costs some microseconds */
-#define SPINS_NS 100000LL  /* before we sleep */
+#define ALONE_NS 20000LL  /* before we take what nobody gives: a barrier costs some microseconds */
+#define SPINS_NS 100000LL /* before we sleep */
+#define FEW_LOOKS 8
 #define LOOKS_PER_CLOCK 32 /* reading the clock costs as much as some looks */
 
 /* --- too many spawns ------------------------------------------------------------------------ */
@@ -105,7 +106,7 @@ bool yk_deque_give_locked(struct yk_deque *deque, yoke_frame **top, struct yk_de
     }
     yoke_frame *const frame = *slot;
     hand_over(frame, stretch_of(deque, slot), taker, state);
-    yoke_frame *open = YK_MAIL_OPEN;
+    yoke_frame *open = state == YK_FRAME_PLACED ? YK_MAIL_HUNGRY : YK_MAIL_FOLLOWS;
     /* SYNC(mail) seq_cst: publishes the frame; before we look whether the taker sleeps. */
     if (!atomic_compare_exchange_strong_explicit(&taker->mail, &open, frame, memory_order_seq_cst,
                                                  memory_order_relaxed)) {
@@ -120,8 +121,8 @@ bool yk_deque_give_locked(struct yk_deque *deque, yoke_frame **top, struct yk_de
 static yoke_frame *take_locked(struct yk_deque *victim, struct yk_deque *taker, unsigned state)
 {
     yoke_frame **const slot = victim->ends.split;
-    /* relaxed: only worth a try. */
-    if (__atomic_load_n(slot, __ATOMIC_RELAXED) == NULL) {
+    /* relaxed: only worth a try. What lies behind the last slot is being run. */
+    if (slot == yk_deque_end(victim) || __atomic_load_n(slot, __ATOMIC_RELAXED) == NULL) {
         return NULL;
     }
     split_set(victim, slot + 1);
@@ -160,11 +161,11 @@ yoke_frame *yk_deque_take(struct yk_deque *victim, struct yk_deque *taker, const
 yoke_frame **yoke_fork_called(yoke_deque *ends, yoke_frame **top, yoke_frame *frame)
 {
     struct yk_deque *const deque = yk_deque_of(ends);
-    if (top > yk_deque_end(deque) || top < deque->slots) {
+    if (top > yk_deque_end(deque) || top <= deque->slots) {
         return run_now(deque, top, frame);
     }
-    /* SYNC(limit) acq_rel: sees who called until now; who calls later makes us come here again. */
-    (void)__atomic_exchange_n(&deque->ends.limit, yk_deque_end(deque), __ATOMIC_ACQ_REL);
+    /* SYNC(limit) seq_cst: sees who called until now; who calls later makes us come here again. */
+    (void)__atomic_exchange_n(&deque->ends.limit, yk_deque_end(deque), __ATOMIC_SEQ_CST);
     if (deque->team != NULL) {
         yk_mutex_lock(&deque->lock);
         yk_team_give_locked(deque, top);
@@ -237,11 +238,13 @@ static void unfollow(struct yk_deque *taker, struct yk_deque *deque)
                                             memory_order_relaxed);
 }
 
-static void sleep_until_told(struct yk_deque *deque, const yoke_frame *frame)
+static void sleep_until_told(struct yk_deque *deque, struct yk_deque *taker,
+                             const yoke_frame *frame)
 {
     /* SYNC(asleep) seq_cst: before our last look, after which they wake us. */
     atomic_store_explicit(&deque->asleep, YK_SLEEPS_HERE, memory_order_seq_cst);
-    if (!is_done(frame) && mail_of(deque) == YK_MAIL_OPEN) {
+    follow(taker, deque); /* once more: it may have used up our call while the mailbox was shut */
+    if (!is_done(frame) && mail_of(deque) == YK_MAIL_FOLLOWS) {
         (void)yk_futex_wait(&deque->asleep, YK_SLEEPS_HERE, YOKE_FOREVER, YK_PRIVATE);
     }
     /* relaxed: to be woken once more does no harm. */
@@ -253,18 +256,18 @@ static void sleep_until_told(struct yk_deque *deque, const yoke_frame *frame)
 static yoke_frame *take_from(struct yk_deque *deque, struct yk_deque *taker,
                              const yoke_frame *frame)
 {
-    yoke_frame *open = YK_MAIL_OPEN;
+    yoke_frame *open = YK_MAIL_FOLLOWS;
     if (!deque->team->barriers || !yk_deque_shows(taker)) {
         return NULL;
     }
     /* SYNC(mail) acquire: a frame that was given instead. */
-    if (!atomic_compare_exchange_strong_explicit(&deque->mail, &open, YK_MAIL_CLOSED,
+    if (!atomic_compare_exchange_strong_explicit(&deque->mail, &open, YK_MAIL_SHUT,
                                                  memory_order_acquire, memory_order_acquire)) {
         return NULL;
     }
     yoke_frame *const taken = yk_deque_take(taker, deque, frame);
     if (taken == NULL) {
-        mail_set(deque, YK_MAIL_OPEN);
+        mail_set(deque, YK_MAIL_FOLLOWS);
     }
     return taken;
 }
@@ -274,22 +277,24 @@ static yoke_frame *await_or_help(struct yk_deque *deque, struct yk_deque *taker,
                                  const yoke_frame *frame)
 {
     const int64_t begin = yk_clock_ns();
-    follow(taker, deque);
     for (unsigned i = 1;; i++) {
-        if (mail_of(deque) != YK_MAIL_OPEN) {
+        if (mail_of(deque) != YK_MAIL_FOLLOWS) {
             /* SYNC(mail) acquire: sees the frame, unless it was taken back just now. */
             yoke_frame *const mail =
-                atomic_exchange_explicit(&deque->mail, YK_MAIL_CLOSED, memory_order_acquire);
+                atomic_exchange_explicit(&deque->mail, YK_MAIL_SHUT, memory_order_acquire);
             if (yk_mail_is_frame(mail)) {
                 return mail;
             }
-            mail_set(deque, YK_MAIL_OPEN);
+            mail_set(deque, YK_MAIL_FOLLOWS);
             follow(taker, deque);
         }
         if (is_done(frame)) {
             return NULL;
         }
         yk_cpu_relax();
+        if (i == FEW_LOOKS) {
+            follow(taker, deque); /* it is not about to end */
+        }
         if (i % LOOKS_PER_CLOCK != 0) {
             continue;
         }
@@ -299,7 +304,7 @@ static yoke_frame *await_or_help(struct yk_deque *deque, struct yk_deque *taker,
             return taken;
         }
         if (waited > SPINS_NS) {
-            sleep_until_told(deque, frame);
+            sleep_until_told(deque, taker, frame);
         }
         follow(taker, deque);
     }
@@ -311,9 +316,9 @@ static void await(struct yk_deque *deque, yoke_frame **top, yoke_frame *frame)
     for (;;) {
         /* SYNC(follower) release: with the follower, below. */
         atomic_store_explicit(&deque->awaited, frame, memory_order_release);
-        mail_set(deque, YK_MAIL_OPEN);
+        mail_set(deque, YK_MAIL_FOLLOWS);
         yoke_frame *const help = await_or_help(deque, taker, frame);
-        mail_set(deque, YK_MAIL_CLOSED);
+        mail_set(deque, YK_MAIL_SHUT);
         if (help == NULL) {
             break;
         }
@@ -329,13 +334,15 @@ static void await(struct yk_deque *deque, yoke_frame **top, yoke_frame *frame)
 static bool take_back(yoke_frame *frame)
 {
     struct yk_deque *const taker = frame->taker;
+    const bool placed = frame->state == YK_FRAME_PLACED;
     yoke_frame *mail = frame;
     /* SYNC(mail) seq_cst: either it or we run the frame. */
-    if (!atomic_compare_exchange_strong_explicit(&taker->mail, &mail, YK_MAIL_OPEN,
+    if (!atomic_compare_exchange_strong_explicit(&taker->mail, &mail,
+                                                 placed ? YK_MAIL_HUNGRY : YK_MAIL_FOLLOWS,
                                                  memory_order_seq_cst, memory_order_relaxed)) {
         return false;
     }
-    if (frame->state == YK_FRAME_PLACED) {
+    if (placed) {
         /* relaxed: advice. */
         atomic_store_explicit(&taker->late, 1, memory_order_relaxed);
         yk_place_free(taker->team);

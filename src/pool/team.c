@@ -21,7 +21,7 @@
 #define DEAF_ASLEEP_MAX_NS 4000000LL /* so long may a long task stay unseen after many tiny ones */
 #define ALONE_NS 20000LL             /* before we take what nobody gives */
 
-yoke_frame yk_mail_open;
+yoke_frame yk_mail_marks[2];
 
 static _Thread_local struct yk_deque *own; /* innermost */
 
@@ -156,8 +156,8 @@ static void call(struct yk_team *team)
 
 static bool has_place(struct yk_team *team)
 {
-    /* relaxed: one more or less for a moment does no harm. */
-    const unsigned running = atomic_load_explicit(&team->running, memory_order_relaxed);
+    /* SYNC(running) seq_cst: after the bits of who is hungry were read. */
+    const unsigned running = atomic_load_explicit(&team->running, memory_order_seq_cst);
     return running + yk_count_bits(guests(team)) < team->pool->config.workers;
 }
 
@@ -167,22 +167,30 @@ static void place_take(struct yk_team *team)
     atomic_fetch_add_explicit(&team->running, 1, memory_order_relaxed);
 }
 
+/* Who found no place used up the calls of all who are hungry. */
 void yk_place_free(struct yk_team *team)
 {
-    /* relaxed: a count. */
-    atomic_fetch_sub_explicit(&team->running, 1, memory_order_relaxed);
+    /* SYNC(running) seq_cst: before we look who is hungry. */
+    const unsigned before = atomic_fetch_sub_explicit(&team->running, 1, memory_order_seq_cst);
+    if (before + yk_count_bits(guests(team)) >= team->pool->config.workers && is_hungry(team)) {
+        call(team);
+    }
+}
+
+static void open_mail(struct yk_deque *deque)
+{
+    deque->registered = true;
+    /* SYNC(mail) release: what we did before is over. */
+    atomic_store_explicit(&deque->mail, YK_MAIL_HUNGRY, memory_order_release);
+    /* SYNC(hungry) seq_cst: before we look who is busy. */
+    atomic_fetch_or_explicit(&deque->team->hungry[deque->index / 64], 1ULL << deque->index % 64,
+                             memory_order_seq_cst);
 }
 
 static void register_hungry(struct yk_deque *deque)
 {
-    struct yk_team *const team = deque->team;
-    deque->registered = true;
-    /* SYNC(mail) release: what we did before is over. */
-    atomic_store_explicit(&deque->mail, YK_MAIL_OPEN, memory_order_release);
-    /* SYNC(hungry) seq_cst: before we look who is busy. */
-    atomic_fetch_or_explicit(&team->hungry[deque->index / 64], 1ULL << deque->index % 64,
-                             memory_order_seq_cst);
-    call(team);
+    open_mail(deque);
+    call(deque->team);
 }
 
 /* False: somebody else did. */
@@ -201,8 +209,10 @@ void yk_deque_wake(struct yk_deque *deque)
     if (how == YK_SLEEPS_IDLE) {
         yk_table_wake_line(deque->worker->table, deque->worker->line);
     } else if (how != 0) {
-        /* SYNC(asleep) release: it was told. */
-        atomic_store_explicit(&deque->asleep, 0, memory_order_release);
+        uint32_t here = YK_SLEEPS_HERE;
+        /* SYNC(asleep) release: it was told. By now it may sleep on its line, for others to wake. */
+        atomic_compare_exchange_strong_explicit(&deque->asleep, &here, 0, memory_order_release,
+                                                memory_order_relaxed);
         yk_futex_wake(&deque->asleep, 1, YK_PRIVATE);
     }
 }
@@ -367,7 +377,7 @@ static yoke_frame *shut(struct yk_deque *deque)
 {
     /* SYNC(mail) acquire: sees the frame. */
     yoke_frame *const mail =
-        atomic_exchange_explicit(&deque->mail, YK_MAIL_CLOSED, memory_order_acquire);
+        atomic_exchange_explicit(&deque->mail, YK_MAIL_SHUT, memory_order_acquire);
     return yk_mail_is_frame(mail) ? mail : NULL;
 }
 
@@ -392,11 +402,20 @@ static bool take_somewhere(struct yk_deque *deque)
     return deque->taken != NULL;
 }
 
+/* A frame was taken back from us, and our bit is gone. */
+static bool was_passed_over(const struct yk_deque *deque)
+{
+    /* SYNC(hungry) seq_cst: after asleep was set: who clears the bit later will wake us. */
+    const uint64_t bits =
+        atomic_load_explicit(&deque->team->hungry[deque->index / 64], memory_order_seq_cst);
+    return (bits >> deque->index % 64 & 1) == 0 && !yk_hungry_has_mail(deque);
+}
+
 bool yk_hungry_look(struct yk_deque *deque, int64_t since_ns)
 {
     const int64_t now = yk_clock_ns();
     deque->now_ns = now;
-    if (!deque->registered && now >= deque->deaf_until_ns) {
+    if (deque->registered ? was_passed_over(deque) : now >= deque->deaf_until_ns) {
         register_hungry(deque);
     }
     return yk_hungry_has_mail(deque) ||
@@ -415,11 +434,11 @@ bool yk_hungry_park(struct yk_deque *deque)
     if (!deque->registered && now < deque->deaf_until_ns) {
         return false;
     }
-    if (!deque->registered) {
-        register_hungry(deque);
-    }
     /* SYNC(asleep) seq_cst: before our last look, after which they wake us. */
     atomic_store_explicit(&deque->asleep, YK_SLEEPS_IDLE, memory_order_seq_cst);
+    if (!deque->registered || was_passed_over(deque)) {
+        register_hungry(deque);
+    }
     /* SYNC(mail) seq_cst: after asleep. */
     return yk_mail_is_frame(atomic_load_explicit(&deque->mail, memory_order_seq_cst)) ||
            take_somewhere(deque);
@@ -434,12 +453,12 @@ static int64_t deafer(const struct yk_deque *deque)
     return twice < least ? least : twice > most ? most : twice;
 }
 
-static void learn(struct yk_deque *deque, int64_t took_ns)
+static void learn(struct yk_deque *deque, int64_t now, int64_t took_ns)
 {
-    deque->now_ns = yk_clock_ns();
+    deque->now_ns = now;
     deque->deaf_ns = took_ns < TINY_NS ? deafer(deque) : 0;
-    deque->deaf_until_ns = deque->now_ns + deque->deaf_ns;
-    deque->warm_until_ns = deque->now_ns + WARM_NS;
+    deque->deaf_until_ns = now + deque->deaf_ns;
+    deque->warm_until_ns = now + WARM_NS;
 }
 
 /* We are hungry again before its owner knows that it is done: he may spawn the next one at once. */
@@ -449,13 +468,18 @@ static void run_given(struct yk_deque *deque, yoke_frame *frame, bool again)
     begin(deque);
     yk_frame_run(deque, deque->slots, frame);
     end(deque);
-    learn(deque, yk_clock_ns() - begin_ns);
-    yk_place_free(deque->team);
+    const int64_t now = yk_clock_ns();
+    learn(deque, now, now - begin_ns);
+    again = again && deque->deaf_ns == 0;
     deque->slept = false;
-    if (again && deque->deaf_ns == 0) {
-        register_hungry(deque);
+    yk_place_free(deque->team);
+    if (again) {
+        open_mail(deque);
     }
     yk_frame_done(frame);
+    if (again) {
+        call(deque->team);
+    }
 }
 
 static yoke_frame *claim(struct yk_deque *deque)
