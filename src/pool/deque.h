@@ -58,6 +58,7 @@ struct yk_deque {
     struct yk_stretch *stretch; /* innermost; written under the lock */
     unsigned index;             /* in the team */
     bool spins_only;            /* what is spawned now is not worth the wake of a sleeper */
+    bool nested;                /* a guest that is a worker of another pool, or in a task of it */
     struct yoke_worker *worker; /* whose it is; a guest has one of its own */
     struct yoke_worker guest;
     /* written by others too */

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "pool/cpus.h"
 #include "pool/deque.h"
 #include "pool/pool_private.h"
 
@@ -274,8 +275,10 @@ void yk_team_give_locked(struct yk_deque *deque, yoke_frame **top)
     if (!is_hungry(team) || !has_place(team)) {
         return;
     }
-    const bool given = give_one_locked(deque, top, false) ||
-                       (!deque->spins_only && give_one_locked(deque, top, true));
+    /* Pools that are used from inside of each other share the CPUs. */
+    const bool wakes = !deque->spins_only && (!deque->nested || yk_cpus_left() != 0);
+    const bool given =
+        give_one_locked(deque, top, false) || (wakes && give_one_locked(deque, top, true));
     /* One at a time: the next spawn serves the next. */
     if (given && is_hungry(team)) {
         yk_deque_limit_set(deque, NULL);
@@ -314,6 +317,7 @@ static struct yk_deque *enter_as_guest(struct yk_team *team)
                                                   free_bits & ~(1ULL << bit), memory_order_seq_cst,
                                                   memory_order_acquire)) {
             struct yk_deque *const deque = &team->deques[team->workers + bit];
+            deque->nested = yk_task_own() != NULL;
             deque->outer = own;
             own = deque;
             return deque;
