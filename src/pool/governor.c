@@ -308,6 +308,7 @@ static int64_t look(struct yk_governor *governor)
     struct yoke_pool *const pool = governor->pool;
     const int64_t begin = yk_clock_ns();
     const struct census census = take_census(governor);
+    const int64_t took = yk_clock_ns() - begin;
     yk_target_follow(&pool->table);
     const unsigned target = yk_ctl_target(pool->ctl);
     unsigned count = 0;
@@ -328,7 +329,6 @@ static int64_t look(struct yk_governor *governor)
     }
     /* However many there are, looking takes no more than a twentieth of a CPU, or, while the pool
      * grows, a half. */
-    const int64_t took = yk_clock_ns() - begin;
     const int64_t soon = governor->grew || governor->woke ? LOOK_SOON_NS : LOOK_NS;
     governor->woke = false;
     const int64_t pause = took * (governor->grew ? 1 : 19);

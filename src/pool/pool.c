@@ -18,6 +18,7 @@
 #define SPINS_MAX 4000    /* about 100 us, where a wake takes 20 to 50 */
 #define SPINS_CROWDED 200 /* whoever looks may keep one from working who has something to do */
 #define THREAD_IDLE_NS 1000000000LL
+#define AUTO_MAX 1024U
 #define STOP_NS 100000000LL /* for threads to notice that they should stop */
 
 int yk_pool_check(struct yoke_pool *pool)
@@ -138,7 +139,10 @@ static int check_processes(const yoke_pool_config *config)
 /* Fill in the defaults; refuse what makes no sense. */
 static int complete_config(yoke_pool_config *config)
 {
-    if (config->kind == 0) {
+    if (config->kind == YOKE_AUTO && config->workers_max == 0) {
+        config->workers_max = (unsigned)yk_max(AUTO_MAX, config->workers);
+    }
+    if (config->kind == 0 || config->kind == YOKE_AUTO) {
         config->kind = YOKE_THREADS;
     }
     if (config->kind < YOKE_SERIAL || config->kind > YOKE_PROCESSES) {
@@ -208,7 +212,10 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     ctl->table = pool->table;
     ctl->keep = pool->config.workers;
     atomic_init(&ctl->target, pool->config.workers);
-    ctl->idle_ns = THREAD_IDLE_NS;
+    if (pool->follows && !processes) {
+        ctl->follow_max = pool->config.workers_max;
+        atomic_init(&ctl->cpus_seen, yk_cpus_look());
+    }
     ctl->code = (struct yk_worker_code){
         .hooks = pool->hooks,
         .worker_init = pool->config.worker_init,
@@ -220,9 +227,10 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     /* One CPU is the caller's, who looks too; with one in all, looking only keeps the others from
      * working. A pool that grows wants to know who is busy, so nobody counts on spinners there. */
     const unsigned cpus = yoke_cpu_count();
-    const bool grows = pool->config.workers_max > pool->config.workers;
+    const bool grows = yk_pool_is_elastic(pool);
     const bool several = pool->config.workers > 1 && !grows;
     const bool crowded = pool->config.workers_max >= cpus;
+    ctl->idle_ns = grows ? THREAD_IDLE_NS : 0;
     ctl->spins = cpus == 1 ? 0 : crowded ? SPINS_CROWDED : SPINS_MAX;
     ctl->spinners_max = several ? cpus - 1 : 0;
     pool->spins_max = ctl->spins;
@@ -293,12 +301,19 @@ int yk_pool_engine_start(struct yoke_pool *pool)
     return rc == 0 ? yk_threads_start(pool) : rc;
 }
 
-static int prepare(const yoke_pool_config *config, yoke_pool_config *settings, yoke_hooks *hooks)
+/* What the caller gave, with the defaults filled in. */
+static int prepare(const yoke_pool_config *config, struct yoke_pool *pool)
 {
+    yoke_pool_config *const settings = &pool->config;
     int rc = yk_worker_role() ? YOKE_ENESTED : 0;
     rc = rc == 0 ? yk_settings_read(settings, sizeof *settings, config) : rc;
-    rc = rc == 0 ? complete_config(settings) : rc;
-    rc = rc == 0 ? yk_settings_read(hooks, sizeof *hooks, settings->hooks) : rc;
+    if (rc == 0) {
+        pool->automatic = settings->kind == YOKE_AUTO;
+        pool->follows = settings->workers == 0;
+        rc = complete_config(settings);
+        pool->kind = settings->kind;
+    }
+    rc = rc == 0 ? yk_settings_read(&pool->hooks, sizeof pool->hooks, settings->hooks) : rc;
     if (rc == 0 && settings->kind == YOKE_PROCESSES) {
         rc = yk_heap_open();
     }
@@ -321,23 +336,19 @@ void yk_pool_parts_free(struct yoke_pool *pool)
 
 int yoke_pool_create(const yoke_pool_config *config, yoke_pool **pool)
 {
-    yoke_pool_config settings;
-    yoke_hooks hooks;
     if (pool == NULL) {
         return -EINVAL;
-    }
-    int rc = prepare(config, &settings, &hooks);
-    if (rc != 0) {
-        return rc;
     }
     struct yoke_pool *const made = calloc(1, sizeof *made);
     if (made == NULL) {
         return -ENOMEM;
     }
+    int rc = prepare(config, made);
+    if (rc != 0) {
+        free(made);
+        return rc;
+    }
     atomic_init(&made->generation, yk_process_generation());
-    made->kind = settings.kind;
-    made->config = settings;
-    made->hooks = hooks;
     made->backlog_end = &made->backlog;
     rc = made->kind == YOKE_SERIAL ? 0 : yk_pool_engine_start(made);
     if (rc != 0) {

@@ -226,7 +226,7 @@ struct yk_ctl {
     bool processes;
     uint32_t spins;        /* looks at the table before sleeping, at most */
     uint32_t spinners_max; /* workers that spin at once; 0: as they like, and nobody counts on it */
-    int64_t idle_ns;       /* threads above `target` end after that long without work */
+    int64_t idle_ns;       /* threads above `target` end after that long without work; 0: never */
     uint32_t keep;         /* threads: workers to begin with */
     uint32_t follow_max;   /* threads: target follows the CPUs, up to this; 0: it does not */
     struct yk_worker_code code; /* of the program's own images */

@@ -159,7 +159,7 @@ static bool has_place(struct yk_team *team)
 {
     /* SYNC(running) seq_cst: after the bits of who is hungry were read. */
     const unsigned running = atomic_load_explicit(&team->running, memory_order_seq_cst);
-    return running + yk_count_bits(guests(team)) < team->pool->config.workers;
+    return running + yk_count_bits(guests(team)) < yk_ctl_target(team->pool->ctl);
 }
 
 static void place_take(struct yk_team *team)

@@ -331,7 +331,7 @@ static void serve(struct yoke_worker *worker)
 {
     struct yk_ctl *const ctl = worker->ctl;
     for (;;) {
-        const bool extra = !ctl->processes && worker->index >= yk_ctl_target(ctl);
+        const bool extra = ctl->idle_ns != 0 && worker->index >= yk_ctl_target(ctl);
         const int64_t until = extra ? yk_clock_ns() + ctl->idle_ns : YOKE_FOREVER;
         const int rc = yoke_worker_next(worker, until);
         if (rc == YOKE_ECLOSED || (rc == -ETIMEDOUT && yk_table_looks_empty(worker->table))) {

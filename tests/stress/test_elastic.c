@@ -8,7 +8,7 @@
 /* timeout: 180 */
 #define CHECK_TIMEOUT 120
 #include "check.h"
-#include <pthread.h>
+#include <sys/resource.h>
 
 enum { MOST = 16 };
 
@@ -130,6 +130,149 @@ static void a_pool_that_may_not_grow_does_not(void)
     end_pool(pool);
 }
 
+/* --- thousands that sleep ---------------------------------------------------------------------- */
+
+/* A number from a file; UINT64_MAX if there is none. */
+static uint64_t number_in(const char *path)
+{
+    uint64_t number = UINT64_MAX;
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return UINT64_MAX;
+    if (fscanf(file, "%" SCNu64, &number) != 1)
+        number = UINT64_MAX;
+    fclose(file);
+    return number;
+}
+
+/* How many threads this machine lets us have; *why names what says so. */
+static uint64_t threads_allowed(const char **why)
+{
+    static const char *const files[] = {"/proc/sys/kernel/threads-max", "/proc/sys/kernel/pid_max",
+                                        "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"};
+    struct rlimit limit;
+    uint64_t least = number_in("/proc/sys/vm/max_map_count") / 2; /* a stack and its guard */
+    *why = "vm.max_map_count";
+    CHECK_EQ(getrlimit(RLIMIT_NPROC, &limit), 0);
+    if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < least) {
+        least = limit.rlim_cur;
+        *why = "RLIMIT_NPROC";
+    }
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        if (number_in(files[i]) < least) {
+            least = number_in(files[i]);
+            *why = files[i];
+        }
+    }
+    return least;
+}
+
+static long count_virtual_kib(void)
+{
+    long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    CHECK(file != NULL && fscanf(file, "%ld", &pages) == 1);
+    fclose(file);
+    return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+struct dormitory {
+    atomic_long asleep, most, woken;
+    _Atomic int64_t until_ns;
+};
+
+/* Sleeps until all are told to get up; looks now and then whether that was brought forward. */
+static int sleep_there(yoke_task *task, const void *in, void *out)
+{
+    struct dormitory *room = *(struct dormitory *const *)in;
+    (void)task;
+    (void)out;
+    const long now = count_up(&room->asleep, 1) + 1;
+    long most = count_get(&room->most);
+    while (now > most && !atomic_compare_exchange_strong_explicit(
+                             &room->most, &most, now, memory_order_seq_cst, memory_order_seq_cst)) {
+    }
+    int rc = 0;
+    int64_t until = 0;
+    while (rc == 0 &&
+           (until = atomic_load_explicit(&room->until_ns, memory_order_seq_cst)) > yoke_now_ns()) {
+        const int64_t next = yoke_in_ms(1000);
+        rc = yoke_sleep_until(next < until ? next : until);
+    }
+    count_up(&room->asleep, -1);
+    count_up(&room->woken, 1);
+    return rc == 0 ? 0 : 1;
+}
+
+static size_t sleepers_wanted(void)
+{
+    const size_t most = CHECK_TSAN || CHECK_ASAN ? 500 : 10000;
+    const char *why = NULL;
+    const uint64_t allowed = threads_allowed(&why);
+    if (allowed >= most + 500)
+        return most;
+    const size_t fewer = allowed > 600 ? (size_t)allowed - 500 : 100;
+    printf("    %s allows %" PRIu64 " threads: %zu tasks, not %zu\n", why, allowed, fewer, most);
+    return fewer;
+}
+
+static void report_sleepers(size_t count, int64_t begin, long rss, long virtual)
+{
+    printf("    %zu tasks sleep at once after %.2f s; each costs %.1f KiB resident, %.0f KiB of "
+           "addresses\n",
+           count, (double)(yoke_now_ns() - begin) / 1e9,
+           (double)(count_rss_kib() - rss) / (double)count,
+           (double)(count_virtual_kib() - virtual) / (double)count);
+}
+
+static void thousands_of_tasks_sleep_at_once(void)
+{
+    const size_t count = sleepers_wanted();
+    const int threads = count_threads();
+    struct dormitory room = {0};
+    struct dormitory *at = &room;
+    yoke_job **jobs = calloc(count, sizeof(yoke_job *));
+    CHECK(jobs != NULL);
+    const long rss = count_rss_kib(), virtual = count_virtual_kib();
+    const int64_t begin = yoke_now_ns();
+    yoke_pool *pool = make_elastic(2, (unsigned)count);
+    atomic_store_explicit(&room.until_ns, YOKE_FOREVER, memory_order_seq_cst);
+    for (size_t i = 0; i < count; i++)
+        CHECK_RC(yoke_submit(pool, sleep_there, &at, sizeof at, 0, NULL, &jobs[i]), 0);
+    WAIT_FOR(count_get(&room.asleep) == (long)count);
+    report_sleepers(count, begin, rss, virtual);
+    CHECK_EQ(stats_of(pool).workers, count);
+    atomic_store_explicit(&room.until_ns, 0, memory_order_seq_cst);
+    CHECK_RC(yoke_wait_all(jobs, count, soon()), 0);
+    yoke_job_release_all(jobs, count);
+    free(jobs);
+    WAIT_MS(stats_of(pool).workers == 2, 40000 * check_slowness());
+    check_pool_works(pool);
+    end_pool(pool);
+    WAIT_FOR(count_threads() <= threads);
+}
+
+static void thousands_of_items_sleep_at_once(void)
+{
+    const size_t count = sleepers_wanted() / 2;
+    struct dormitory room = {0};
+    struct dormitory **in = calloc(count, sizeof *in);
+    CHECK(in != NULL);
+    for (size_t i = 0; i < count; i++)
+        in[i] = &room;
+    yoke_pool *pool = make_elastic(2, (unsigned)count);
+    /* The caller sleeps in one of them, so nobody is there to wake them. */
+    const int64_t begin = yoke_now_ns();
+    atomic_store_explicit(&room.until_ns, yoke_in_ms(8000 * (int64_t)check_slowness()),
+                          memory_order_seq_cst);
+    CHECK_RC(yoke_map(pool, sleep_there, in, sizeof *in, NULL, 0, count, NULL), 0);
+    printf("    a map of %zu items that sleep: %ld at once, %.2f s\n", count, count_get(&room.most),
+           (double)(yoke_now_ns() - begin) / 1e9);
+    CHECK_EQ(count_get(&room.most), count);
+    end_pool(pool);
+    free(in);
+}
+
 /* Threads that are interrupted while they wait for jobs that wait for them. */
 static int wait_for_job(void *job)
 {
@@ -174,6 +317,8 @@ int main(int argc, char **argv)
     RUN(a_pool_grows_until_all_tasks_run);
     RUN(a_pool_never_grows_beyond_its_most_and_shrinks);
     RUN(a_pool_that_may_not_grow_does_not);
+    RUN(thousands_of_tasks_sleep_at_once);
+    RUN(thousands_of_items_sleep_at_once);
     RUN(interrupts_race_with_the_end_of_jobs);
     return 0;
 }
