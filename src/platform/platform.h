@@ -74,6 +74,8 @@ size_t yk_address_space_limit(void);
 
 /* A private zeroed mapping. */
 int yk_map_private(size_t bytes, void **start);
+/* The same, for much that all of it is used: in large pages where they can be had. */
+int yk_map_scratch(size_t bytes, void **start);
 
 /* A nameless shared memory object: its descriptor, and how to know that it still is one of it. */
 struct yk_shared_object {

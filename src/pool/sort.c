@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/base.h"
+#include "platform/platform.h"
 #include <yoke/sort.h>
 
 enum {
@@ -18,9 +19,10 @@ enum {
     REVERSED = YOKE_SORT_REVERSED,  /* strictly; in the array */
     STOPPED = 4,                    /* cancelled: not sorted; in the array */
     LEAF = YOKE_SORT_LEAF,
-    PIECE = 16384,         /* of a merge, in elements */
-    BLOCK_BYTES = 1 << 18, /* of a copy */
-    SMALL_BYTES = 2048     /* sorted with a buffer on the stack */
+    PIECE = 32768,          /* of a merge, in elements */
+    BLOCK_BYTES = 1 << 18,  /* of a copy */
+    MAPPED_BYTES = 8 << 20, /* a larger buffer is a mapping */
+    SMALL_BYTES = 2048      /* sorted with a buffer on the stack */
 };
 
 struct sort {
@@ -213,6 +215,24 @@ static void sort_all(yoke_strand strand, void *arg)
 
 /* ---- the doors --------------------------------------------------------------------------- */
 
+static int make_buffer(size_t bytes, void **buffer)
+{
+    if (bytes >= MAPPED_BYTES) {
+        return yk_map_scratch(bytes, buffer);
+    }
+    *buffer = aligned_alloc(YK_CACHE_LINE, (bytes / YK_CACHE_LINE + 1) * YK_CACHE_LINE);
+    return *buffer != NULL ? 0 : -ENOMEM;
+}
+
+static void end_buffer(size_t bytes, void *buffer)
+{
+    if (bytes >= MAPPED_BYTES) {
+        yk_unmap(buffer, bytes);
+    } else {
+        free(buffer);
+    }
+}
+
 int yoke_sort_kind_run(yoke_pool *pool, void *base, size_t count, const yoke_sort_kind *kind,
                        const yoke_options *options)
 {
@@ -226,13 +246,14 @@ int yoke_sort_kind_run(yoke_pool *pool, void *base, size_t count, const yoke_sor
     if (bytes <= sizeof small) {
         return yoke_run(pool, sort_all, &sort, options);
     }
-    sort.buffer =
-        aligned_alloc(YK_CACHE_LINE, (bytes + YK_CACHE_LINE - 1) & ~(size_t)(YK_CACHE_LINE - 1));
-    if (sort.buffer == NULL) {
-        return -ENOMEM;
+    void *buffer;
+    int rc = make_buffer(bytes, &buffer);
+    if (rc != 0) {
+        return rc;
     }
-    const int rc = yoke_run(pool, sort_all, &sort, options);
-    free(sort.buffer);
+    sort.buffer = buffer;
+    rc = yoke_run(pool, sort_all, &sort, options);
+    end_buffer(bytes, buffer);
     return rc;
 }
 

@@ -43,6 +43,17 @@ int yk_map_private(size_t bytes, void **start)
     return map(NULL, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, start);
 }
 
+int yk_map_scratch(size_t bytes, void **start)
+{
+    const int rc = yk_map_private(bytes, start);
+    if (rc == 0) {
+        const int saved = errno;
+        madvise(*start, bytes, MADV_HUGEPAGE);
+        errno = saved;
+    }
+    return rc;
+}
+
 /* A quiet zone: between the low programs and the heaps and libraries at the top, clear of what
  * sanitizers use. Another program can map the object at the same address then, however the kernel
  * lays it out. Where there is no such address, or the zone is taken, the kernel chooses. */
