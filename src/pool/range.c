@@ -14,10 +14,11 @@
 
 #include "pool/deque.h"
 
-#define LEAF_NS 10000LL /* a leaf should take: far more than pushing it, short enough to share */
-#define SHORT_NS 2500   /* nobody could help with so little */
-#define WAKE_NS 60000   /* nobody is woken for less: that takes 20 to 50 us */
-#define LEAVES 32       /* for each worker at least, however little an item costs */
+#define LEAF_NS 10000LL    /* a leaf should take: far more than pushing it, short enough to share */
+#define SHORT_TICKS 100000 /* that was not short: some 30 us */
+#define SHORT_NS 2500      /* nobody could help with so little */
+#define WAKE_NS 60000      /* nobody is woken for less: that takes 20 to 50 us */
+#define LEAVES 32          /* for each worker at least, however little an item costs */
 
 /* One call. The caller's, on its stack; leaves on other workers use it too. */
 struct range {
@@ -324,6 +325,21 @@ static bool is_worth_a_wake(struct yk_team *team, uint64_t total_ns)
     return worth;
 }
 
+/* In the caller, who tells nobody. Should it turn out to be long, its cost is learnt anew. */
+static void run_short(struct range *range)
+{
+    const uint64_t begin = yk_ticks();
+    if (stopped(range)) {
+        return;
+    }
+    (void)run_leaf(range, 0, range->items);
+    if (YK_UNLIKELY(yk_ticks() - begin > SHORT_TICKS)) {
+        /* relaxed: as in remember. */
+        atomic_store_explicit(hint_of(range->sweep), 0, memory_order_relaxed);
+    }
+    atomic_init(&range->leaves, 1);
+}
+
 static int run(struct range *range)
 {
     const struct yk_sweep *const sweep = range->sweep;
@@ -331,7 +347,7 @@ static int run(struct range *range)
     const uint64_t total_ns = cost * range->items / 16;
     int rc = 0;
     if (cost != 0 && total_ns < SHORT_NS) {
-        leaf(range, 0, range->items);
+        run_short(range);
     } else {
         set_grain(range, cost);
         rc = yk_fork_run(sweep->pool, root, range, range->cancel,
