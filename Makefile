@@ -325,7 +325,7 @@ $(BUILD)/bench/yoke-bench: $(call obj,$(BENCH)) $(LIB_A) $(BUILD)/sources
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(LIB_A)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^ $(CURL_LIBS) -lz
+	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $^ $(CURL_LIBS) -lz -lpng
 
 # The library once more, with calls that fail when told to: tests/fault/inject.h. The tests named
 # test_inject* are linked with it instead.

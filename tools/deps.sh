@@ -14,6 +14,7 @@ build  file     /usr/include/stdio.h                    libc6-dev
 build  command  pkg-config                              pkg-config
 build  library  libcurl                                 libcurl4-openssl-dev
 build  library  zlib                                    zlib1g-dev
+build  library  libpng                                  libpng-dev
 demo   command  python3                                 python3
 python file     /usr/include/python3*/Python.h          python3-dev
 python module   ensurepip                               python3-venv
