@@ -47,8 +47,7 @@ static void sweep(struct yk_cancel_hook *hook)
 
 bool yk_unit_belongs_locked(struct yoke_pool *pool, const struct yk_unit *unit)
 {
-    pool->cancel_hook.sweep = sweep;
-    yk_cancel_hook_add(&pool->cancel_hook);
+    yk_cancel_hook_add(&pool->cancel_hook, sweep);
     pool->with_token++;
     return !yk_cancel_seen(unit->token);
 }

@@ -9,13 +9,16 @@
 
 #define DATA_BYTES_MAX ((size_t)1 << 30)
 
-/* Also until the token is set: what belongs to it needs no room. */
+/* Also until the token is set. */
 static int await_event(struct yoke_pool *pool, uint32_t event, struct yoke_cancel *token)
 {
     struct yk_cancel_watch watch = {0};
+    if (yk_cancel_here()) {
+        return -ECANCELED;
+    }
     if (token != NULL &&
         !yk_cancel_watch_begin(&watch, token, &pool->ctl->event, pool->table.scope)) {
-        return yk_cancel_here() ? -ECANCELED : 0;
+        return 0;
     }
     const int rc = yk_pool_await(pool, event, YOKE_FOREVER);
     yk_cancel_wait_end(&watch.wait);
@@ -25,7 +28,7 @@ static int await_event(struct yoke_pool *pool, uint32_t event, struct yoke_cance
 static int await_room_locked(struct yoke_pool *pool, struct yoke_cancel *token)
     YK_REQUIRES(pool->lock)
 {
-    while (pool->closed == 0 && !yk_pool_has_room_locked(pool) && !yk_cancel_seen(token)) {
+    while (pool->closed == 0 && !yk_pool_has_room_locked(pool)) {
         yk_pool_collect_all_locked(pool);
         const uint32_t event = yk_pool_event(pool);
         if (yk_pool_has_room_locked(pool) || yk_pool_notify_all_locked(pool)) {
@@ -36,6 +39,9 @@ static int await_room_locked(struct yoke_pool *pool, struct yoke_cancel *token)
         yk_biased_lock(&pool->lock);
         if (rc != 0) {
             return rc;
+        }
+        if (yk_cancel_seen(token)) {
+            break; /* it needs no room */
         }
     }
     return pool->closed;

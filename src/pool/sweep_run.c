@@ -272,7 +272,7 @@ static bool must_stage(const struct yk_sweep_run *run, const void *array, size_t
 static unsigned most_parts(const struct yk_sweep_run *run)
 {
     const size_t most = yk_min(2 * (size_t)run->shares + 1, yk_pool_slots(run->pool));
-    return (unsigned)yk_min(most, run->sweep->count);
+    return (unsigned)yk_max(yk_min(most, run->sweep->count), 1);
 }
 
 static int make_parts(struct yk_sweep_run *run, const void *context)

@@ -183,16 +183,18 @@ void yk_cancel_flush(void)
     yk_mutex_unlock(&all->sweepers);
 }
 
-void yk_cancel_hook_add(struct yk_cancel_hook *hook)
+void yk_cancel_hook_add(struct yk_cancel_hook *hook, void (*sweep)(struct yk_cancel_hook *hook))
 {
     struct forest *const all = forest();
     const uint64_t generation = yk_process_generation();
-    yk_mutex_lock(&all->tree);
-    if (hook->generation != generation) {
-        hook->generation = generation;
-        hook->next = all->hooks;
-        all->hooks = hook;
+    if (hook->generation == generation) {
+        return; /* written by who holds the same lock */
     }
+    yk_mutex_lock(&all->tree);
+    hook->generation = generation;
+    hook->sweep = sweep;
+    hook->next = all->hooks;
+    all->hooks = hook;
     yk_mutex_unlock(&all->tree);
 }
 

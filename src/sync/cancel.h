@@ -82,9 +82,9 @@ struct yk_cancel_hook {
     uint64_t generation;                        /* of the process that listed it; 0: none */
 };
 
-/* List it, if it is not; a pool's lock may be held. A token that is not seen set after this, with
- * the pool's lock held since, will be swept for when it is. */
-void yk_cancel_hook_add(struct yk_cancel_hook *hook);
+/* List it, if it is not, with the lock of its pool held. A token that is not seen set after this,
+ * with that lock held since, will be swept for when it is. */
+void yk_cancel_hook_add(struct yk_cancel_hook *hook, void (*sweep)(struct yk_cancel_hook *hook));
 /* Its sweep does not run, nor will, when this returns; no pool's lock is held. */
 void yk_cancel_hook_remove(struct yk_cancel_hook *hook);
 
