@@ -68,10 +68,12 @@ typedef struct yoke_pool_config {
     int image;             /**< processes: YOKE_SNAPSHOT, or YOKE_SEED after yoke_init. If somebody
                                 kills the process that holds the image, a new one is made of the
                                 program as it is then */
-    unsigned workers;      /**< 0: yoke_cpu_count(). At most 1024 */
+    unsigned workers;      /**< 0: yoke_cpu_count(); threads: read again when it changes, so that no
+                                more run tasks than there are CPUs. At most 1024 */
     unsigned workers_max;  /**< threads: for tasks that wait (I/O): grow up to this many while tasks
                                queue and those that run wait, and shrink again; 0: the same as
-                               workers (YOKE_AUTO: 1024). At most 16384; processes: 0 or the same as
+                               workers (YOKE_AUTO: 1024). At most 16384; those beyond workers have a
+                               stack of 512 KiB, unless there are hooks. Processes: 0 or the same as
                                workers */
     size_t heap_max_bytes; /**< sets yoke_heap_limit, for the whole program; 0: leaves it */
 
@@ -229,7 +231,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_reduce(yoke_pool *pool, yoke_range_fn *fn, yok
                                          size_t count, void *accumulator, size_t accumulator_bytes,
                                          const yoke_options *options);
 
-/** Hand one task to the pool; waits for room when 1024 tasks are under way.
+/** Hand one task to the pool; waits for room when 1024 tasks are under way (on a thread pool with
+ *  more workers_max: that many).
  *
  *  On a serial pool, and from inside a task of the same thread pool when there is no room, the
  *  task runs before this returns.

@@ -183,10 +183,16 @@ static void who_forgets_to_say_that_it_waits_no_more_is_forgiven(void)
     for (int i = 0; i < 40; i++)
         CHECK_RC(yoke_submit(pool, forget_the_end, NULL, 0, 0, NULL, &jobs[i]), 0);
     end_jobs(jobs, 40);
-    hand_in(pool, compute, &gate, 20, jobs);
-    WAIT_FOR(count_get(&gate.done) == 20);
-    CHECK(count_get(&gate.most) <= 2); /* one more, perhaps, that had started before */
-    end_jobs(jobs, 20);
+    /* What they had started rests; and then one task at a time runs, in the one place. */
+    const int64_t until = soon();
+    do {
+        CHECK(yoke_now_ns() < until);
+        count_set(&gate.most, 0);
+        count_set(&gate.done, 0);
+        hand_in(pool, compute, &gate, 20, jobs);
+        WAIT_FOR(count_get(&gate.done) == 20);
+        end_jobs(jobs, 20);
+    } while (count_get(&gate.most) > 1);
     end_pool(pool);
 }
 
