@@ -271,12 +271,15 @@ YOKE_API YOKE_MUST_CHECK int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, cons
 
 /** Run fn(task, in, NULL) some time, and tell nobody: the cheapest way to hand in a task.
  *
- *  Thread pools keep it in a ring of 1024 entries of 64 bytes. When that is full the caller waits for
- *  room; inside a task of the same pool it runs the new task itself.
+ *  Thread pools keep it in a ring of 1024 entries of 64 bytes (made with the first post; one
+ *  worker runs what one thread posts in order). When that is full the caller waits for room; inside a task of the
+ *  same pool it runs the new task itself. A serial pool runs it before this returns; a process pool
+ *  treats it as yoke_submit and yoke_job_release would.
  *
- *  \param in        copied; may be NULL when in_bytes is 0. Up to 40 bytes lie in the ring; more are
+ *  \param in        copied; may be NULL when in_bytes is 0. At most 1 GiB. Up to 48 bytes lie in the
+ *                   ring, with a context or a token up to 32; more, and copied contexts, are
  *                   allocated.
- *  \param options   NULL for all defaults; context and cancel count.
+ *  \param options   NULL for all defaults; context, context_bytes and cancel count.
  *  \return as yoke_submit. How the task ends is counted (yoke_pool_stats), and not kept.
  *
  *  Ownership:  in stays the caller's.
@@ -287,11 +290,13 @@ YOKE_API YOKE_MUST_CHECK int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, cons
 YOKE_API YOKE_MUST_CHECK int yoke_post(yoke_pool *pool, yoke_fn *fn, const void *in,
                                        size_t in_bytes, const yoke_options *options);
 
-/** Wait until the pool has nothing to do: all that was posted or submitted before has ended.
+/** Wait until the pool has nothing to do: no task or part is queued or runs, also none that was
+ *  handed in meanwhile.
  *
  *  \param until_ns  absolute; 0: only look.
- *  \return 0, -ETIMEDOUT, -EINTR (a signal), -ECANCELED (the calling thread was interrupted),
- *          -EINVAL, -EDEADLK (called from inside one of its tasks), -ECHILD.
+ *  \return 0, -ETIMEDOUT, -EINTR (a signal), -ECANCELED (the calling thread was interrupted, or its
+ *          task cancelled), -EINVAL, -EDEADLK (called from inside one of its tasks), -ECHILD;
+ *          YOKE_ENESTED (from inside a process worker).
  *
  *  Threads:    any, several at once.   Blocks: until until_ns.
  *  After fork: as yoke_submit.

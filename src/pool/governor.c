@@ -107,7 +107,7 @@ static unsigned queued(const struct yk_table *table, unsigned most)
         struct yk_slot *const slot = &table->slots[yk_slot_of(table, ticket)];
         count += yk_slot_load_word(slot) == yk_word((uint32_t)ticket, 0, YK_READY);
     }
-    return count;
+    return count + yk_posts_queued(table->ctl, most - count);
 }
 
 /* --- adding workers ------------------------------------------------------------------------- */

@@ -16,10 +16,12 @@
  * look at them makes its next write slow. */
 #define FULL_LOOK_SPINS 32
 #define BATCH_SPINS 512
+#define POSTS_SPINS 8 /* between two looks at posted tasks */
 
 static bool has_work_or_stops(struct yoke_worker *worker)
 {
-    return !yk_table_looks_empty(worker->table) || yk_line_state_of(worker->line) != YK_LINE_ACTIVE;
+    return !yk_table_looks_empty(worker->table) || yk_posts_look(worker->ctl) ||
+           yk_line_state_of(worker->line) != YK_LINE_ACTIVE;
 }
 
 /* Where tasks come in batches we are often faster than who writes them, and following him from slot
@@ -81,7 +83,8 @@ static bool look_for_work(struct yoke_worker *worker, uint32_t spins)
     struct yk_deque *const deque = worker->deque;
     const int64_t begin_ns = deque != NULL ? yk_clock_ns() : 0;
     for (uint32_t i = 1; i <= spins || (deque != NULL && yk_hungry_is_warm(deque)); i++) {
-        if (yk_table_looks_ready(worker->table) || (deque != NULL && yk_hungry_has_mail(deque))) {
+        if (yk_table_looks_ready(worker->table) || (deque != NULL && yk_hungry_has_mail(deque)) ||
+            (i % POSTS_SPINS == 0 && yk_posts_look(worker->ctl))) {
             return true;
         }
         if (i % FULL_LOOK_SPINS == 0 &&
@@ -133,19 +136,24 @@ static int64_t earlier(int64_t a, int64_t b)
 static int idle(struct yoke_worker *worker, int64_t until_ns)
 {
     struct yk_deque *const deque = worker->deque;
+    yk_posts_seek(worker);
     if (spin_for_work(worker)) {
         return 0;
     }
     bit_set(worker);
     int rc = 0;
-    if (!has_work_or_stops(worker) && !(deque != NULL && yk_hungry_park(deque))) {
-        const int64_t until = deque != NULL ? earlier(until_ns, yk_hungry_sleep(deque)) : until_ns;
+    const int64_t posts_until = yk_posts_doze(worker);
+    if (posts_until != 0 && !has_work_or_stops(worker) &&
+        !(deque != NULL && yk_hungry_park(deque))) {
+        const int64_t until = earlier(
+            posts_until, deque != NULL ? earlier(until_ns, yk_hungry_sleep(deque)) : until_ns);
         yk_cpus_busy(-1);
         yk_target_follow(worker->table);
         rc = yk_futex_wait(&worker->line->wake, 1, until, worker->table->scope);
         yk_cpus_busy(1);
         rc = rc == -ETIMEDOUT && until != until_ns ? 0 : rc;
     }
+    yk_posts_wake_up(worker);
     if (!bit_clear(worker) && rc == -ETIMEDOUT) {
         rc = 0; /* we were chosen for a task just now */
     }

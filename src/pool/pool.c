@@ -326,6 +326,7 @@ static int prepare(const yoke_pool_config *config, struct yoke_pool *pool)
 void yk_pool_parts_free(struct yoke_pool *pool)
 {
     yk_exec_release(pool);
+    yk_posts_free(pool);
     yk_team_destroy(pool->team);
     yk_governor_free(pool);
     free_ctl(pool);
@@ -385,7 +386,7 @@ static void free_after_last_job(struct yoke_pool *pool)
     }
 }
 
-static bool drained_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
+bool yk_pool_drained_locked(struct yoke_pool *pool)
 {
     yk_pool_collect_all_locked(pool);
     for (uint32_t i = 0; i < yk_pool_slots(pool); i++) {
@@ -393,16 +394,16 @@ static bool drained_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
             yk_unit_poll_locked(pool, pool->units[i]);
         }
     }
-    return pool->in_flight == 0;
+    return pool->in_flight == 0 && yk_posts_count(pool).in_flight == 0;
 }
 
 /* Wait until no task is under way; false: there still are at until_ns. */
-static bool drain(struct yoke_pool *pool, int64_t until_ns)
+static bool drain_some(struct yoke_pool *pool, int64_t until_ns)
 {
     for (;;) {
         const uint32_t event = yk_pool_event(pool);
         yk_biased_lock(&pool->lock);
-        const bool over = drained_locked(pool);
+        const bool over = yk_pool_drained_locked(pool);
         yk_biased_unlock(&pool->lock);
         if (over) {
             return true;
@@ -412,6 +413,14 @@ static bool drain(struct yoke_pool *pool, int64_t until_ns)
         }
         yk_pool_await_for_sure(pool, event, until_ns);
     }
+}
+
+static bool drain(struct yoke_pool *pool, int64_t until_ns)
+{
+    struct yk_posts *const posts = yk_posts_drain_begin(pool);
+    const bool drained = drain_some(pool, until_ns);
+    yk_posts_drain_end(posts);
+    return drained;
 }
 
 /* Nothing begins any more; what runs is told, or killed. */
@@ -438,6 +447,7 @@ static int end_work(struct yoke_pool *pool, int64_t until_ns)
         return 0;
     }
     stop_work(pool);
+    yk_posts_stop(pool);
     const bool threads = pool->kind == YOKE_THREADS;
     return drain(pool, threads ? yk_clock_ns() + STOP_NS : YOKE_FOREVER) ? -ETIMEDOUT : -EBUSY;
 }
@@ -458,6 +468,7 @@ int yoke_pool_destroy(yoke_pool *pool, int64_t until_ns)
         yk_biased_lock(&pool->lock);
         pool->closed = pool->closed != 0 ? pool->closed : YOKE_ECLOSED;
         yk_biased_unlock(&pool->lock);
+        yk_posts_close(pool);
         rc = end_work(pool, until_ns);
         if (rc == -EBUSY) {
             return rc;
@@ -507,14 +518,15 @@ int yoke_pool_stats_get(yoke_pool *pool, yoke_pool_stats *stats)
         return rc;
     }
     const size_t given = out.size;
+    const struct yk_posts_count posts = yk_posts_count(pool);
     yk_biased_lock(&pool->lock);
     out = (yoke_pool_stats){
         .size = given,
         .kind = pool->kind,
         .workers = pool->active,
         .spares = pool->alive - pool->active - pool->dying,
-        .in_flight = pool->in_flight,
-        .tasks = pool->tasks,
+        .in_flight = pool->in_flight + (unsigned)posts.in_flight,
+        .tasks = pool->tasks + posts.ended,
         .started = pool->started,
         .died = pool->died,
     };

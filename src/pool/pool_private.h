@@ -282,6 +282,8 @@ static inline bool yk_pool_knows(const struct yoke_pool *pool, uintptr_t fn)
  * YOKE_EIMAGE or -ENOMEM. */
 int yk_pool_translate(struct yoke_pool *pool, uintptr_t *name);
 int yk_options_read(yoke_options *out, const yoke_options *options);
+/* Nothing is under way; else whoever waits for the pool's event is told of what ends. */
+bool yk_pool_drained_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* Free the struct, which is all that is left after destroy and the last job; NULL does nothing. */
 void yk_pool_forget(struct yoke_pool *pool);
 
@@ -299,6 +301,23 @@ int yk_pool_disown(struct yoke_pool *pool);
 /* --- job.c ---------------------------------------------------------------------------------- */
 
 void yk_jobs_free_spare_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
+
+/* --- post.c --------------------------------------------------------------------------------- */
+
+struct yk_posts;
+struct yk_posts_count {
+    uint64_t ended, in_flight;
+};
+struct yk_posts_count yk_posts_count(const struct yoke_pool *pool);
+/* A thread of a pool that may grow is wanted for posted tasks; no lock is held. */
+void yk_pool_wants_hands(struct yoke_pool *pool);
+/* Who waits until all has ended is told, from here to there. */
+struct yk_posts *yk_posts_drain_begin(struct yoke_pool *pool);
+void yk_posts_drain_end(struct yk_posts *posts);
+/* The pool is closed: only its own tasks post. Then: what has not begun never will. */
+void yk_posts_close(struct yoke_pool *pool);
+void yk_posts_stop(struct yoke_pool *pool);
+void yk_posts_free(struct yoke_pool *pool);
 
 /* --- threads.c ------------------------------------------------------------------------------ */
 

@@ -235,6 +235,8 @@ struct yk_ctl {
     yoke_limits limits;         /* of each worker process */
     struct yoke_pool *pool;     /* threads; else NULL */
     uint64_t generation;        /* of the process that made it */
+    /* threads: made with the first post; see post.h */
+    struct yk_posts *_Atomic posts;
     /* threads, see governor.c */
     _Alignas(YK_CACHE_LINE) _Atomic uint32_t target; /* so many should run tasks at once */
     _Atomic uint32_t surplus;                        /* so many of those that run one should rest */

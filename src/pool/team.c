@@ -469,6 +469,7 @@ static void learn(struct yk_deque *deque, int64_t now, int64_t took_ns)
 static void run_given(struct yk_deque *deque, yoke_frame *frame, bool again)
 {
     const int64_t begin_ns = yk_clock_ns();
+    yk_posts_leave(deque->worker);
     begin(deque);
     yk_frame_run(deque, deque->slots, frame);
     end(deque);

@@ -57,9 +57,10 @@ static void leave_locked(struct yoke_pool *pool, struct yk_member *member) YK_RE
         state_set(line, YK_LINE_UNUSED);
         pool->lowest_free = (uint32_t)yk_min(pool->lowest_free, line->index);
     }
-    if (pool->governor != NULL && !yk_table_looks_empty(&pool->table)) {
+    const bool more = !yk_table_looks_empty(&pool->table) || yk_posts_queued(pool->ctl, 1) != 0;
+    if (pool->governor != NULL && more) {
         yk_governor_queued_locked(pool, 1);
-    } else if (!yk_table_looks_empty(&pool->table)) {
+    } else if (more) {
         (void)yk_threads_grow_locked(pool); /* an embedder's main loop returned */
     }
     if (pool->stopping && pool->alive == 0) {

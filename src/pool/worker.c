@@ -270,9 +270,11 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
     bool queue = true;
     for (;;) {
         if (yk_line_state_of(worker->line) != YK_LINE_ACTIVE || retires(worker)) {
+            yk_posts_leave(worker);
             return YOKE_ECLOSED;
         }
         if (YK_UNLIKELY(is_surplus(worker))) {
+            yk_posts_leave(worker);
             const int rest = yk_worker_rest(worker, until_ns);
             if (rest != 0) {
                 return rest;
@@ -280,8 +282,17 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
             continue;
         }
         uint64_t word = 0;
+        if (worker->posts_turn && yk_posts_run(worker)) {
+            worker->posts_turn = false;
+            return 0;
+        }
         struct yk_slot *const slot = take(worker, queue, &word);
+        worker->posts_turn = slot != NULL;
+        if (slot == NULL && yk_posts_run(worker)) {
+            return 0;
+        }
         if (slot != NULL) {
+            yk_posts_leave(worker);
             if (YK_UNLIKELY(worker->owes_wake)) {
                 yk_worker_pass_on(worker);
             }
@@ -292,6 +303,7 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
         queue = false;
         const int rc = yk_worker_idle(worker, until_ns);
         if (rc != 0) {
+            yk_posts_leave(worker);
             return rc;
         }
     }

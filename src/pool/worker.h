@@ -22,6 +22,7 @@ struct yoke_worker {
     struct yk_deque *deque; /* threads: where it spawns, and is given frames; else NULL */
     struct yk_unit *helped; /* a thread of the program that helps: what it runs; else NULL */
     uint32_t blocks;        /* yoke_blocking_begin without its end */
+    bool posts_turn;        /* it had a task of the table: posted ones are next */
 };
 
 struct yoke_task {
@@ -69,6 +70,21 @@ int yk_worker_idle(struct yoke_worker *worker, int64_t until_ns);
 int yk_worker_rest(struct yoke_worker *worker, int64_t until_ns);
 /* It was idle and has a task: wake another worker if there are more. */
 void yk_worker_pass_on(struct yoke_worker *worker);
+
+/* post_run.c; nothing happens where nobody has posted. Run some posted tasks; false: there were
+ * none. */
+bool yk_posts_run(struct yoke_worker *worker);
+/* There is something to run: the cheap look. */
+bool yk_posts_look(const struct yk_ctl *ctl);
+/* How many were not begun, at most so many. */
+unsigned yk_posts_queued(const struct yk_ctl *ctl, unsigned most);
+/* It has nothing to do, and will look at posts before it sleeps. */
+void yk_posts_seek(struct yoke_worker *worker);
+/* It was idle, and has something else to do, or ends. */
+void yk_posts_leave(struct yoke_worker *worker);
+/* It is about to sleep: until when it may, 0: not at all. And it slept. */
+int64_t yk_posts_doze(struct yoke_worker *worker);
+void yk_posts_wake_up(struct yoke_worker *worker);
 
 /* The task that this thread runs now, or NULL. */
 struct yoke_task *yk_task_own(void);
