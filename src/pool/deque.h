@@ -82,6 +82,9 @@ struct yk_deque {
     yoke_frame *taken;     /* found by yk_hungry_look */
 };
 
+#define YK_TEAM_WORDS 3U
+#define YK_TEAM_MAX (64 * YK_TEAM_WORDS) /* workers that fork and join; more only run tasks */
+
 /* All deques of a pool. */
 struct yk_team {
     struct yoke_pool *pool;
@@ -90,14 +93,16 @@ struct yk_team {
     bool barriers; /* yk_barrier_everywhere works here */
     void *area;    /* slots of all */
     size_t area_bytes;
-    unsigned hungry_words;
+    /* One line: who gives, and who is given, touch it once each. */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t guests_free; /* SYNC(busy) bit i: nobody is guest i */
-    _Atomic uint32_t running;                             /* frames that were given and run */
-    _Atomic uint64_t *hungry;                             /* SYNC(hungry) bit i: deque i */
-    _Atomic uint64_t hints[64];                           /* range.c */
-    _Atomic size_t last_ns;                               /* range.c: the last short range */
-    _Atomic size_t sum_ns; /* range.c: of those in quick succession */
-    _Alignas(YK_CACHE_LINE) struct yk_deque deques[];
+    _Atomic uint64_t running;               /* SYNC(running) frames that were given and run */
+    _Atomic uint64_t hungry[YK_TEAM_WORDS]; /* SYNC(hungry) bit i: deque i */
+    _Atomic uint64_t parked[YK_TEAM_WORDS]; /* of those: they sleep, or are about to; a hint */
+    /* range.c */
+    _Alignas(YK_CACHE_LINE) _Atomic uint64_t hints[64];
+    _Atomic size_t last_ns; /* the last short range */
+    _Atomic size_t sum_ns;  /* of those in quick succession */
+    struct yk_deque deques[];
 };
 
 static inline struct yk_deque *yk_deque_of(yoke_deque *ends)

@@ -20,6 +20,13 @@
 #define WAKE_NS 60000      /* nobody is woken for less: that takes 20 to 50 us */
 #define LEAVES 32          /* for each worker at least, however little an item costs */
 
+/* What some leaves did. */
+struct tally {
+    size_t leaves;
+    size_t items;
+    uint64_t spent_ns;
+};
+
 /* One call. The caller's, on its stack; leaves on other workers use it too. */
 struct range {
     const struct yk_sweep *sweep;
@@ -29,11 +36,9 @@ struct range {
     size_t stride;       /* of accumulators */
     unsigned char *accumulators;
     size_t coarsest;
+    struct tally tally; /* the caller's */
     /* atomic */
     _Atomic size_t grain;
-    _Atomic size_t spent_ns;
-    _Atomic size_t ended; /* items that ran */
-    _Atomic size_t leaves;
     _Atomic size_t stop; /* 1: fail_fast, and one has failed */
     /* under lock */
     yk_mutex lock;
@@ -45,6 +50,7 @@ struct half {
     yoke_frame frame;
     struct range *range;
     size_t begin, end;
+    struct tally tally;
 };
 
 /* --- what a function's items cost: one word, {fn, 1/16 ns} ---------------------------------- */
@@ -89,13 +95,6 @@ static void advise(_Atomic size_t *word, size_t value)
 {
     /* relaxed: nothing hangs on it. */
     atomic_store_explicit(word, value, memory_order_relaxed);
-}
-
-/* Sums that are read after the call. */
-static void add(_Atomic size_t *sum, size_t value)
-{
-    /* relaxed: the end of the call orders it. */
-    atomic_fetch_add_explicit(sum, value, memory_order_relaxed);
 }
 
 /* --- leaves --------------------------------------------------------------------------------- */
@@ -214,29 +213,27 @@ static void learn(struct range *range, size_t items, int64_t took_ns)
     } else if (took_ns > 4 * LEAF_NS && grain > 1) {
         advise(&range->grain, grain / 2);
     }
-    add(&range->spent_ns, (size_t)took_ns);
-    add(&range->leaves, 1);
 }
 
-static void leaf(struct range *range, size_t begin, size_t end)
+static void leaf(struct range *range, size_t begin, size_t end, struct tally *tally)
 {
     if (stopped(range)) {
         return;
     }
-    struct yk_cancel_place place = {.token = range->cancel};
-    yk_cancel_enter(&place);
     const int64_t begin_ns = yk_clock_ns();
-    const size_t ran = run_leaf(range, begin, end);
-    add(&range->ended, ran);
-    learn(range, end - begin, yk_clock_ns() - begin_ns);
-    yk_cancel_leave(&place);
+    tally->items += run_leaf(range, begin, end);
+    tally->leaves++;
+    const int64_t took_ns = yk_clock_ns() - begin_ns;
+    tally->spent_ns += (uint64_t)took_ns;
+    learn(range, end - begin, took_ns);
 }
 
 /* --- splitting ------------------------------------------------------------------------------ */
 
 static void half_run(yoke_strand strand, yoke_frame *frame);
 
-static void split(yoke_strand strand, struct range *range, size_t begin, size_t end)
+static void split(yoke_strand strand, struct range *range, size_t begin, size_t end,
+                  struct tally *tally)
 {
     struct half right = {.range = range};
     while (end - begin > advice(&range->grain)) {
@@ -244,25 +241,30 @@ static void split(yoke_strand strand, struct range *range, size_t begin, size_t 
         right.begin = middle;
         right.end = end;
         yoke_frame_push(&strand, &right.frame, half_run);
-        split(strand, range, begin, middle);
+        split(strand, range, begin, middle, tally);
         if (!yoke_frame_pop(&strand, &right.frame)) {
+            tally->leaves += right.tally.leaves;
+            tally->items += right.tally.items;
+            tally->spent_ns += right.tally.spent_ns;
             return;
         }
         begin = middle;
     }
-    leaf(range, begin, end);
+    leaf(range, begin, end, tally);
 }
 
 static void half_run(yoke_strand strand, yoke_frame *frame)
 {
-    const struct half *const half = (const struct half *)(void *)frame;
-    split(strand, half->range, half->begin, half->end);
+    struct half *const half = (struct half *)(void *)frame;
+    struct tally tally = {0};
+    split(strand, half->range, half->begin, half->end, &tally);
+    half->tally = tally;
 }
 
 static void root(yoke_strand strand, void *arg)
 {
     struct range *const range = arg;
-    split(strand, range, 0, range->items);
+    split(strand, range, 0, range->items, &range->tally);
 }
 
 /* --- reduce --------------------------------------------------------------------------------- */
@@ -337,7 +339,7 @@ static void run_short(struct range *range)
         /* relaxed: as in remember. */
         atomic_store_explicit(hint_of(range->sweep), 0, memory_order_relaxed);
     }
-    atomic_init(&range->leaves, 1);
+    range->tally.leaves = 1;
 }
 
 static int run(struct range *range)
@@ -353,8 +355,8 @@ static int run(struct range *range)
         rc = yk_fork_run(sweep->pool, root, range, range->cancel,
                          cost != 0 && !is_worth_a_wake(sweep->pool->team, total_ns));
     }
-    if (rc == 0 && range->ended != 0) {
-        remember(sweep, range->spent_ns, range->ended);
+    if (range->tally.items != 0) {
+        remember(sweep, range->tally.spent_ns, range->tally.items);
     }
     return rc;
 }
@@ -391,6 +393,6 @@ int yk_range_run(const struct yk_sweep *sweep)
     }
     free(range.accumulators);
     yk_cancel_call_end(&range.call);
-    yk_pool_count(sweep->pool, range.leaves);
+    yk_pool_count(sweep->pool, range.tally.leaves);
     return rc;
 }

@@ -53,7 +53,7 @@ static void prepare(struct yk_team *team, unsigned index)
 
 int yk_team_create(struct yoke_pool *pool)
 {
-    const unsigned workers = pool->config.workers;
+    const unsigned workers = (unsigned)yk_min(pool->config.workers, YK_TEAM_MAX);
     const unsigned count = workers + YK_GUESTS;
     const size_t bytes = yk_round_up(sizeof(struct yk_team) + count * sizeof(struct yk_deque), 64);
     struct yk_team *const team = aligned_alloc(64, bytes);
@@ -64,14 +64,11 @@ int yk_team_create(struct yoke_pool *pool)
     team->pool = pool;
     team->workers = workers;
     team->deque_count = count;
-    team->hungry_words = workers / 64 + 1;
     team->area_bytes = (size_t)count * (YK_DEQUE_SLOTS + 16) * sizeof(yoke_frame *);
-    team->hungry = calloc(team->hungry_words, sizeof *team->hungry);
     team->barriers = yk_barrier_prepare();
     atomic_init(&team->guests_free, UINT64_MAX);
-    const int rc = team->hungry == NULL ? -ENOMEM : yk_map_private(team->area_bytes, &team->area);
+    const int rc = yk_map_private(team->area_bytes, &team->area);
     if (rc != 0) {
-        free(team->hungry);
         free(team);
         return rc;
     }
@@ -86,7 +83,6 @@ void yk_team_destroy(struct yk_team *team)
 {
     if (team != NULL) {
         yk_unmap(team->area, team->area_bytes);
-        free(team->hungry);
         free(team);
     }
 }
@@ -105,7 +101,7 @@ void yk_team_adopt(struct yk_team *team, struct yoke_worker *worker)
 
 static bool is_hungry(const struct yk_team *team)
 {
-    for (unsigned i = 0; i < team->hungry_words; i++) {
+    for (unsigned i = 0; i < YK_TEAM_WORDS; i++) {
         /* SYNC(hungry) seq_cst: after we said that we are busy. */
         if (atomic_load_explicit(&team->hungry[i], memory_order_seq_cst) != 0) {
             return true;
@@ -158,7 +154,7 @@ static void call(struct yk_team *team)
 static bool has_place(struct yk_team *team)
 {
     /* SYNC(running) seq_cst: after the bits of who is hungry were read. */
-    const unsigned running = atomic_load_explicit(&team->running, memory_order_seq_cst);
+    const uint64_t running = atomic_load_explicit(&team->running, memory_order_seq_cst);
     return running + yk_count_bits(guests(team)) < yk_ctl_target(team->pool->ctl);
 }
 
@@ -172,17 +168,20 @@ static void place_take(struct yk_team *team)
 void yk_place_free(struct yk_team *team)
 {
     /* SYNC(running) seq_cst: before we look who is hungry. */
-    const unsigned before = atomic_fetch_sub_explicit(&team->running, 1, memory_order_seq_cst);
+    const uint64_t before = atomic_fetch_sub_explicit(&team->running, 1, memory_order_seq_cst);
     if (before + yk_count_bits(guests(team)) >= team->pool->config.workers && is_hungry(team)) {
         call(team);
     }
 }
 
+/* The mailbox is shut, or open already: then somebody may be writing to it just now. */
 static void open_mail(struct yk_deque *deque)
 {
     deque->registered = true;
+    yoke_frame *mail = YK_MAIL_SHUT;
     /* SYNC(mail) release: what we did before is over. */
-    atomic_store_explicit(&deque->mail, YK_MAIL_HUNGRY, memory_order_release);
+    atomic_compare_exchange_strong_explicit(&deque->mail, &mail, YK_MAIL_HUNGRY,
+                                            memory_order_release, memory_order_relaxed);
     /* SYNC(hungry) seq_cst: before we look who is busy. */
     atomic_fetch_or_explicit(&deque->team->hungry[deque->index / 64], 1ULL << deque->index % 64,
                              memory_order_seq_cst);
@@ -194,13 +193,24 @@ static void register_hungry(struct yk_deque *deque)
     call(deque->team);
 }
 
-/* False: somebody else did. */
-static bool unregister(struct yk_team *team, unsigned index)
+static void unregister(struct yk_team *team, unsigned index)
 {
-    const uint64_t bit = 1ULL << index % 64;
-    /* SYNC(hungry) seq_cst: one of those who want it gets the bit. */
-    return (atomic_fetch_and_explicit(&team->hungry[index / 64], ~bit, memory_order_seq_cst) &
-            bit) != 0;
+    /* SYNC(hungry) seq_cst: nobody needs to call any more. */
+    atomic_fetch_and_explicit(&team->hungry[index / 64], ~(1ULL << index % 64),
+                              memory_order_seq_cst);
+}
+
+static void set_parked(struct yk_deque *deque, bool parked)
+{
+    _Atomic uint64_t *const word = &deque->team->parked[deque->index / 64];
+    const uint64_t bit = 1ULL << deque->index % 64;
+    if (parked) {
+        /* relaxed: a hint. */
+        atomic_fetch_or_explicit(word, bit, memory_order_relaxed);
+    } else {
+        /* relaxed: a hint. */
+        atomic_fetch_and_explicit(word, ~bit, memory_order_relaxed);
+    }
 }
 
 void yk_deque_wake(struct yk_deque *deque)
@@ -237,30 +247,23 @@ static void give_follower_locked(struct yk_deque *deque, yoke_frame **top)
     }
 }
 
-static bool sleeps(const struct yk_deque *deque)
-{
-    /* relaxed: whom to prefer. */
-    return atomic_load_explicit(&deque->asleep, memory_order_relaxed) != 0;
-}
-
 static bool give_one_locked(struct yk_deque *deque, yoke_frame **top, bool sleepers)
 {
     struct yk_team *const team = deque->team;
-    for (unsigned i = 0; i < team->hungry_words; i++) {
+    for (unsigned i = 0; i < YK_TEAM_WORDS; i++) {
         /* SYNC(hungry) seq_cst: after we took the call from our limit. */
         uint64_t bits = atomic_load_explicit(&team->hungry[i], memory_order_seq_cst);
-        for (; bits != 0; bits &= bits - 1) {
+        /* relaxed: whom to prefer. */
+        const uint64_t parked = atomic_load_explicit(&team->parked[i], memory_order_relaxed);
+        for (bits &= sleepers ? parked : ~parked; bits != 0; bits &= bits - 1) {
             const unsigned index = i * 64 + yk_lowest_bit(bits);
             struct yk_deque *const taker = &team->deques[index];
-            if (sleeps(taker) != sleepers || taker == deque) {
-                continue;
-            }
             place_take(team);
             if (!yk_deque_give_locked(deque, top, taker, YK_FRAME_PLACED)) {
                 yk_place_free(team);
                 continue;
             }
-            (void)unregister(team, index);
+            unregister(team, index);
             yk_deque_wake(taker);
             return true;
         }
@@ -287,15 +290,15 @@ void yk_team_give_locked(struct yk_deque *deque, yoke_frame **top)
 
 /* --- coming and going ----------------------------------------------------------------------- */
 
+/* The first spawn looks who is hungry; until then it does not matter. */
 static void begin(struct yk_deque *deque)
 {
     if (deque->entered++ == 0) {
         /* SYNC(busy) seq_cst: before we look who is hungry. */
         atomic_store_explicit(&deque->busy, 1, memory_order_seq_cst);
     }
-    if (is_hungry(deque->team)) {
-        yk_deque_limit_set(deque, NULL);
-    }
+    /* relaxed: our own word. */
+    __atomic_store_n(&deque->ends.limit, NULL, __ATOMIC_RELAXED);
 }
 
 static void end(struct yk_deque *deque)
@@ -440,6 +443,7 @@ bool yk_hungry_park(struct yk_deque *deque)
     }
     /* SYNC(asleep) seq_cst: before our last look, after which they wake us. */
     atomic_store_explicit(&deque->asleep, YK_SLEEPS_IDLE, memory_order_seq_cst);
+    set_parked(deque, true);
     if (!deque->registered || was_passed_over(deque)) {
         register_hungry(deque);
     }
@@ -487,23 +491,31 @@ static void run_given(struct yk_deque *deque, yoke_frame *frame, bool again)
     }
 }
 
+/* Who gave it clears our bit, and whoever finds it set until then finds the mailbox shut. */
 static yoke_frame *claim(struct yk_deque *deque)
 {
-    yoke_frame *const frame = deque->taken != NULL ? deque->taken : shut(deque);
+    yoke_frame *const taken = deque->taken;
+    yoke_frame *const given = taken == NULL ? shut(deque) : NULL;
     deque->taken = NULL;
-    if (deque->registered) {
-        deque->registered = false;
-        (void)unregister(deque->team, deque->index);
+    if (deque->registered && given == NULL) {
+        unregister(deque->team, deque->index);
     }
-    return frame;
+    deque->registered = false;
+    return taken != NULL ? taken : given;
 }
 
 bool yk_hungry_run(struct yk_deque *deque)
 {
     /* relaxed: a wake too many does no harm. */
-    atomic_store_explicit(&deque->asleep, 0, memory_order_relaxed);
+    if (atomic_load_explicit(&deque->asleep, memory_order_relaxed) != 0) {
+        set_parked(deque, false);
+        /* relaxed: as above. */
+        atomic_store_explicit(&deque->asleep, 0, memory_order_relaxed);
+    }
     /* relaxed: advice. */
-    if (atomic_exchange_explicit(&deque->late, 0, memory_order_relaxed) != 0) {
+    if (atomic_load_explicit(&deque->late, memory_order_relaxed) != 0) {
+        /* relaxed: as above. */
+        atomic_store_explicit(&deque->late, 0, memory_order_relaxed);
         deque->deaf_ns = deafer(deque);
         deque->deaf_until_ns = yk_clock_ns() + deque->deaf_ns;
     }
