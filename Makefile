@@ -63,6 +63,7 @@ SRC     := $(wildcard src/*/*.c src/platform/linux/*.c)
 CLI     := $(wildcard cli/*.c)
 EXAMPLE := $(wildcard examples/*.c)
 BENCH   := $(wildcard bench/*.c)
+PEERS   := $(patsubst %,$(BUILD)/bench/peers/%.so,tbb gomp omp glib uv)
 PY_SRC  := $(wildcard python/src/*.c)
 PY_FILE := $(wildcard python/yoke/*.py python/yoke/*.pyi python/yoke/py.typed)
 MAN     := $(wildcard docs/man/*.[1-8])
@@ -170,7 +171,7 @@ check: | build/deps/check ## All that must hold: style, rooms, two compilers, te
 BENCH_PREFIX := $(filter-out -% 0% 1% 2% 3% 4% 5% 6% 7% 8% 9%,$(ONLY))
 BENCH_C      := $(if $(BENCH_PREFIX),$(filter-out python%,$(BENCH_PREFIX)),all)
 BENCH_PYTHON := $(if $(BENCH_PREFIX),$(filter python%,$(BENCH_PREFIX)),all)
-bench: $(if $(BENCH_C),$(BUILD)/bench/yoke-bench) $(if $(BENCH_PYTHON),python)
+bench: $(if $(BENCH_C),$(BUILD)/bench/yoke-bench $(PEERS)) $(if $(BENCH_PYTHON),python)
 bench: ## The benchmarks, or those that begin with ONLY=prefix.
 	@bad=0; \
 	$(if $(BENCH_C),$(BUILD)/bench/yoke-bench $(ONLY) || bad=$$?;) \
@@ -201,6 +202,9 @@ build/deps/demo:   | build/deps/build
 build/deps/python: | build/deps/demo
 build/deps/test:   | build/deps/python
 build/deps/check:  | build/deps/test
+# The figures against what cannot be installed are skipped.
+build/deps/bench:  tools/deps.sh | build/deps/demo
+	@if tools/deps.sh bench; then touch $@; fi
 else
 build/deps/%: ;
 endif
@@ -320,7 +324,32 @@ $(YOKE): $(call obj,$(CLI)) $(LIB_A) $(BUILD)/sources
 $(BUILD)/bench/yoke-bench: $(call obj,$(BENCH)) $(LIB_A) $(BUILD)/sources
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $(filter %.o,$^) $(LIB_A)
+	$(Q)$(CC) $(YK_LDFLAGS) -o $@ $(filter %.o,$^) $(LIB_A) -lm
+
+# What the benchmarks compare with: each a library of its own, which they load. Where a peer is not
+# installed there is none, and its figures are skipped.
+PEER_FLAGS = -fPIC -shared -fvisibility=hidden -Wall -Wextra -Werror $(CFLAGS)
+PEER_tbb   = pkg-config --exists tbb
+PEER_glib  = pkg-config --exists glib-2.0
+PEER_uv    = pkg-config --exists libuv
+PEER_gomp  = echo | gcc -fopenmp -include omp.h -xc -E - >/dev/null 2>&1
+PEER_omp   = echo | clang -fopenmp -include omp.h -xc -E - >/dev/null 2>&1
+BUILD_tbb  = g++ -std=c++17 $(PEER_FLAGS) $(PEER_SRC) $$(pkg-config --cflags --libs tbb)
+BUILD_glib = gcc -std=c11 $(PEER_FLAGS) $(PEER_SRC) $$(pkg-config --cflags --libs glib-2.0)
+BUILD_uv   = gcc -std=c11 -D_GNU_SOURCE $(PEER_FLAGS) $(PEER_SRC) $$(pkg-config --cflags --libs libuv)
+BUILD_gomp = gcc -std=c11 $(PEER_FLAGS) -fopenmp -DPEER_QUIET_NS=20000000 $(PEER_SRC)
+BUILD_omp  = clang -std=c11 $(PEER_FLAGS) -fopenmp -DPEER_QUIET_NS=250000000 $(PEER_SRC)
+$(PEERS): PEER = $(basename $(@F))
+$(PEERS): PEER_SRC = $(filter %.c %.cpp,$^)
+$(BUILD)/bench/peers/tbb.so: bench/peers/tbb.cpp
+$(BUILD)/bench/peers/glib.so: bench/peers/glib.c
+$(BUILD)/bench/peers/uv.so: bench/peers/uv.c
+$(BUILD)/bench/peers/gomp.so $(BUILD)/bench/peers/omp.so: bench/peers/openmp.c
+$(PEERS): bench/peers/peer.h bench/work_tiny.h $(BUILD)/flags | build/deps/bench
+	$(Q)mkdir -p $(@D)
+	$(Q)if $(PEER_$(PEER)); then \
+	    printf '  %-4s %s\n' LD $(patsubst $(BUILD)/%,%,$@); \
+	    $(BUILD_$(PEER)) -o $@; else rm -f $@; fi
 
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(LIB_A)
 	$(call say,LD,$@)

@@ -8,6 +8,7 @@
 #include "harness.h"
 
 #include "machine.h"
+#include "threads.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -61,6 +62,11 @@ static const char *lacking(const bench_figure *figure)
     }
     if (bench_available_mib() < figure->memory_mib) {
         return "not enough memory is free";
+    }
+    if (figure->peer && !threads_peer_find(figure->peer)) {
+        static char text[64];
+        snprintf(text, sizeof text, "no lib%s", figure->peer);
+        return text;
     }
     return NULL;
 }

@@ -25,6 +25,7 @@ typedef struct bench_figure {
     unsigned rounds;     /**< how often each is measured, in turns */
     unsigned cpus;       /**< skipped on a machine with fewer; 0: 1 */
     unsigned memory_mib; /**< skipped when less is available */
+    const char *peer;    /**< skipped when this one is not there (peers/); NULL: none */
     const char *(*setup)(void);
     void (*teardown)(void);
 } bench_figure;
@@ -44,6 +45,9 @@ extern const bench_table bench_stream_table;
 extern const bench_table bench_heap_table;
 extern const bench_table bench_footprint_table;
 extern const bench_table bench_clean_table;
+extern const bench_table bench_threads_fork_table;
+extern const bench_table bench_threads_region_table;
+extern const bench_table bench_threads_range_table;
 
 /** How to run; zero means default. */
 typedef struct bench_options {
