@@ -259,9 +259,10 @@ static struct census take_census(struct yk_governor *governor)
     return census;
 }
 
-static void note_figures_locked(struct yk_governor *governor, const struct census *census)
-    YK_REQUIRES(governor->pool->lock)
+static void note_figures_locked(struct yoke_pool *pool, const struct census *census)
+    YK_REQUIRES(pool->lock)
 {
+    struct yk_governor *const governor = pool->governor;
     struct span *const span = &governor->span;
     const int64_t now = yk_clock_ns();
     if (span->begin_ns == 0 || now - span->begin_ns > FIGURES_NS) {
@@ -320,7 +321,7 @@ static int64_t look(struct yk_governor *governor)
     }
     rest_surplus(governor, census.running > target ? census.running - target : 0);
     yk_biased_lock(&pool->lock);
-    note_figures_locked(governor, &census);
+    note_figures_locked(pool, &census);
     const bool full = pool->alive >= pool->config.workers_max && resting(pool->ctl) == 0;
     yk_biased_unlock(&pool->lock);
     governor->grew = count != 0 && !full;
