@@ -48,6 +48,7 @@ struct yk_governor {
     /* under the pool's lock: figures of the last seconds, and of those before */
     struct span span, before;
     unsigned blocked;
+    uint64_t added; /* workers, by whomever */
     /* the governor's own */
     struct yoke_pool *pool;
     struct sample *samples; /* one per line */
@@ -182,7 +183,9 @@ int yk_worker_rest(struct yoke_worker *worker, int64_t until_ns)
 
 static bool add_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
-    return !pool->stopping && (call_one(&pool->table) || yk_threads_grow_locked(pool));
+    const bool added = !pool->stopping && (call_one(&pool->table) || yk_threads_grow_locked(pool));
+    pool->governor->added += added;
+    return added;
 }
 
 static void add(struct yoke_pool *pool, unsigned count)
@@ -308,6 +311,9 @@ static int64_t look(struct yk_governor *governor)
 {
     struct yoke_pool *const pool = governor->pool;
     const int64_t begin = yk_clock_ns();
+    yk_biased_lock(&pool->lock);
+    const uint64_t added = governor->added;
+    yk_biased_unlock(&pool->lock);
     const struct census census = take_census(governor);
     const int64_t took = yk_clock_ns() - begin;
     yk_target_follow(&pool->table);
@@ -322,10 +328,14 @@ static int64_t look(struct yk_governor *governor)
     rest_surplus(governor, census.running > target ? census.running - target : 0);
     yk_biased_lock(&pool->lock);
     note_figures_locked(pool, &census);
+<<<<<<< ours
+=======
+    const bool stale = governor->added != added; /* there are more by now than we saw */
+>>>>>>> theirs
     const bool full = pool->alive >= pool->config.workers_max && resting(pool->ctl) == 0;
     yk_biased_unlock(&pool->lock);
     governor->grew = count != 0 && !full;
-    if (governor->grew) {
+    if (governor->grew && !stale) {
         add(pool, count);
     }
     /* However many there are, looking takes no more than a twentieth of a CPU, or, while the pool

@@ -13,6 +13,7 @@
 #define CHECK_TIMEOUT 120
 #include "check.h"
 #include "pool/cpus.h"
+#include <stdbool.h>
 
 struct scene {
     atomic_long now, most, done, stop;

@@ -9,7 +9,7 @@
 /* timeout: 300 */
 #define CHECK_TIMEOUT 120
 #include "check.h"
-#include <sys/resource.h>
+#include <stdbool.h>
 
 struct gate {
     atomic_long at, most, open, done;
@@ -175,6 +175,64 @@ static void a_place_is_taken_when_the_task_says_that_it_waits(void)
     end_pool(pool);
 }
 
+struct handover {
+    yoke_pool *pool;
+    atomic_long here, go, before, after, done;
+};
+
+/* With tasks behind it: computes, so that the pool stays as it is, and then says that it waits. */
+static int hand_over(yoke_task *task, const void *in, void *out)
+{
+    struct handover *over = *(struct handover *const *)in;
+    (void)out;
+    count_set(&over->here, 1);
+    while (!count_get(&over->go)) {
+    }
+    count_set(&over->before, stats_of(over->pool).workers);
+    yoke_blocking_begin(task);
+    count_set(&over->after, stats_of(over->pool).workers);
+    while (count_get(&over->done) < 2)
+        (void)yoke_sleep_until(yoke_in_ms(1));
+    yoke_blocking_end(task);
+    return 0;
+}
+
+static int count_done(yoke_task *task, const void *in, void *out)
+{
+    struct handover *over = *(struct handover *const *)in;
+    (void)task;
+    (void)out;
+    count_up(&over->done, 1);
+    return 0;
+}
+
+/* Not even the governor is asked: the next worker is there when the call returns, or, where nothing
+ * queued yet, when the next submit does. */
+static void begin_and_submit_add_a_worker_themselves(void)
+{
+    for (int round = 0; round < 30; round++) {
+        yoke_pool *pool = make_elastic(1, 3);
+        struct handover over = {.pool = pool}, *at = &over;
+        yoke_job *jobs[2], *last;
+        const bool early = round % 2 == 0;
+        CHECK_RC(yoke_submit(pool, hand_over, &at, sizeof at, 0, NULL, &jobs[0]), 0);
+        WAIT_FOR(count_get(&over.here) == 1);
+        if (early)
+            CHECK_RC(yoke_submit(pool, count_done, &at, sizeof at, 0, NULL, &jobs[1]), 0);
+        count_set(&over.go, 1);
+        WAIT_FOR(count_get(&over.after) != 0);
+        CHECK_EQ(count_get(&over.before), 1);
+        CHECK(early ? count_get(&over.after) >= 2 : count_get(&over.after) == 1);
+        if (!early)
+            CHECK_RC(yoke_submit(pool, count_done, &at, sizeof at, 0, NULL, &jobs[1]), 0);
+        CHECK(stats_of(pool).workers >= 2);
+        CHECK_RC(yoke_submit(pool, count_done, &at, sizeof at, 0, NULL, &last), 0);
+        end_jobs(jobs, 2);
+        end_jobs(&last, 1);
+        end_pool(pool);
+    }
+}
+
 static void who_forgets_to_say_that_it_waits_no_more_is_forgiven(void)
 {
     yoke_pool *pool = make_elastic(1, 8);
@@ -288,6 +346,7 @@ int main(int argc, char **argv)
     RUN(tasks_that_wait_do_not_starve_others);
     RUN(tasks_that_say_so_do_not_starve_others);
     RUN(a_place_is_taken_when_the_task_says_that_it_waits);
+    RUN(begin_and_submit_add_a_worker_themselves);
     RUN(who_forgets_to_say_that_it_waits_no_more_is_forgiven);
     RUN(every_kind_takes_the_calls);
     RUN(tasks_that_compute_do_not_make_a_pool_grow);
