@@ -334,7 +334,8 @@ static void await(struct yk_deque *deque, yoke_frame **top, yoke_frame *frame)
 static bool take_back(yoke_frame *frame)
 {
     struct yk_deque *const taker = frame->taker;
-    const bool placed = frame->state == YK_FRAME_PLACED;
+    /* relaxed: if it is done, or begun, it is not in the mailbox. */
+    const bool placed = __atomic_load_n(&frame->state, __ATOMIC_RELAXED) == YK_FRAME_PLACED;
     yoke_frame *mail = frame;
     /* SYNC(mail) seq_cst: either it or we run the frame. */
     if (!atomic_compare_exchange_strong_explicit(&taker->mail, &mail,
