@@ -209,6 +209,9 @@ static char *value_text(char *buffer, size_t size, const struct figure *figure)
         return text_ns(buffer, size, figure->value);
     case UNIT_BYTES:
         return text_bytes(buffer, size, figure->value);
+    case UNIT_LEFT:
+        return text_count(buffer, size, figure->value);
+    case UNIT_COUNT:
     default:
         if (figure->value > 0)
             return text_count(buffer, size, figure->value);

@@ -9,7 +9,7 @@
 
 #include <stddef.h>
 
-enum unit { UNIT_NS, UNIT_BYTES, UNIT_COUNT /* 0: none was found */ };
+enum unit { UNIT_NS, UNIT_BYTES, UNIT_COUNT /* 0: none was found */, UNIT_LEFT };
 
 /** One line of a table. */
 struct figure {

@@ -26,6 +26,8 @@ static const struct row rows[] = {
     {"cpu", "CPU-bound work", "Multithreading has no effect for CPU-bound tasks due to the GIL",
      tour_cpu},
     {"io", "I/O-bound work", "[Threads are] great for I/O-bound tasks", tour_io},
+    {"stop", "Stopping", "[Threads are] not interruptible/killable -> !can cause memory leaks!",
+     tour_stop},
 };
 
 enum { ROWS = sizeof rows / sizeof rows[0] };
@@ -61,7 +63,7 @@ static void json_field(const char *name, const char *value)
 static void json_figure(const struct figure *figure)
 {
     static const char *const units[] = {
-        [UNIT_NS] = "ns", [UNIT_BYTES] = "bytes", [UNIT_COUNT] = "items"};
+        [UNIT_NS] = "ns", [UNIT_BYTES] = "bytes", [UNIT_COUNT] = "items", [UNIT_LEFT] = "items"};
     fputs("    {", stdout);
     if (figure->group != NULL) {
         json_field("group", figure->group);

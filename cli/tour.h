@@ -17,6 +17,7 @@ int tour_memory(struct report *report);
 int tour_ipc(struct report *report);
 int tour_cpu(struct report *report);
 int tour_io(struct report *report);
+int tour_stop(struct report *report);
 
 /** Memory that makes this program big, every 4 KB page of it touched. Gives back less than
  *  BALLAST_BYTES, in *bytes, where memory is short. \return NULL if there is none to be had. */

@@ -4,8 +4,17 @@
  * A call that takes options belongs to options.cancel, or else to the token of the task that made the
  * call. Once a token is set (there is no way back), for all work that belongs to it or to a token
  * below it: what has not begun never will; tasks that run are told (yoke_task_cancelled,
- * yoke_strand_cancelled); blocking calls of Yoke that they are in, or come to, return -ECANCELED.
- * Memory and clean-ups of a task (yoke_task_alloc, yoke_task_defer) go as at any end.
+ * yoke_strand_cancelled); blocking calls of Yoke that they are in, or come to, return -ECANCELED, and
+ * a task that got that ends as YOKE_CANCELLED. The cancel of a job (yoke_job_cancel), or of a map,
+ * reaches what its tasks have started in the same way. Memory and clean-ups of a task
+ * (yoke_task_alloc, yoke_task_defer) go as at any end.
+ *
+ * A cancelled task cannot wait any more, not even for a job that it has submitted: such a job must
+ * not use the task's own memory. Maps and regions (yoke_map, yoke_run) wait for their parts first.
+ *
+ * Process workers: what has not begun is taken back, what runs is told, and not killed. There are no
+ * tokens there: options.cancel does not count in a call that is made inside of one, which belongs
+ * to the task that makes it.
  */
 #ifndef YOKE_CANCEL_H
 #define YOKE_CANCEL_H
@@ -26,20 +35,23 @@ typedef struct yoke_cancel yoke_cancel;
  *
  *  Ownership:  the caller's until yoke_cancel_release; keeps the one above alive.
  *  Threads:    any.   Blocks: no.
- *  After fork: yes; tokens made before are copies of the child's own.
+ *  After fork: yes; tokens made before are copies of the child's own, with nothing above or below.
  */
 YOKE_API YOKE_MUST_CHECK int yoke_cancel_create(yoke_cancel *parent, yoke_cancel **cancel);
 
-/** Set it, and all below it. NULL does nothing.
+/** Set it, and all below it. NULL does nothing; so does any, inside a process worker.
  *
- *  Threads:    any.   Blocks: no. It takes a lock: not for signal handlers.
+ *  When it returns, what had not begun has ended, on pools of threads and of processes.
+ *
+ *  Threads:    any.   Blocks: no. It takes locks: not for signal handlers.
  */
 YOKE_API void yoke_cancel_set(yoke_cancel *cancel);
 
 /** 1 if it is set, else 0. Costs a load. */
 YOKE_API int yoke_cancel_is_set(const yoke_cancel *cancel);
 
-/** Give it back; NULL does nothing.
+/** Give it back; NULL does nothing. What belongs to it still does, and to those above: nobody can set
+ *  it itself any more.
  *
  *  Threads:    any, once.   Blocks: no.
  */

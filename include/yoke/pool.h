@@ -132,7 +132,8 @@ typedef struct yoke_options {
                               NULL: only what the calling task belongs to. Must live until the call,
                               or the job, has ended */
     unsigned fail_fast;  /**< map, for, reduce: 1: the first item that does not end in YOKE_OK
-                              cancels the rest; the call returns YOKE_ETASK */
+                              cancels the rest; the call returns YOKE_ETASK. Of those that failed,
+                              failure is the first by number; one that was only cancelled is not */
     unsigned
         deterministic; /**< reduce: 1: the same bits for any number of workers and on any kind of
                                  pool: the cut depends on count and accumulator_bytes only */

@@ -45,7 +45,8 @@ typedef void yoke_merge_fn(void *accumulator, const void *other, void *user);
 /** The context given in the options; NULL if there was none. Do not write to it. */
 YOKE_API const void *yoke_task_context(const yoke_task *task);
 
-/** 1 once somebody cancelled this task or its timeout passed, else 0.
+/** 1 once somebody cancelled this task (its job, its map, a token it belongs to) or its timeout
+ *  passed, else 0.
  *
  *  Long loops ask it and return early; a task that was told so ends as YOKE_CANCELLED or
  *  YOKE_TIMEDOUT, whatever it returns. Costs a load, and a clock read if there is a timeout.
@@ -62,7 +63,10 @@ YOKE_API void yoke_blocking_end(yoke_task *task);
 /** Have fn(arg) run when this call ends, however it ends; the last deferred runs first. For what a
  *  task must undo: close, unlock, free.
  *
- *  In a process that is killed nothing runs; what the kernel gives back is given back.
+ *  They run on the worker, after the function and before anybody hears of the end, for each item of
+ *  a map; no lock is held. The task's memory is still there, and they may defer more. What they wait
+ *  for ends with -ECANCELED if the task was cancelled. In a process that is killed, or that calls
+ *  exit(), nothing runs; what the kernel gives back is given back.
  *
  *  \return 0, or -ENOMEM (fn was not and will not be called), -EINVAL. */
 YOKE_API YOKE_MUST_CHECK int yoke_task_defer(yoke_task *task, void (*fn)(void *arg), void *arg);

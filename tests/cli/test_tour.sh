@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# test_tour.sh - the tour measures its five rows, as JSON and as plain text on a pipe.
+# test_tour.sh - the tour measures its six rows, as JSON and as plain text on a pipe.
 # timeout: 120
 . "$(dirname "$0")/lib.sh"
 command -v python3 >/dev/null || skip 'there is no python3 to check JSON with'
@@ -12,14 +12,17 @@ python3 - "$scratch/out" <<'END' || fail 'tour --json: not what was promised'
 import json, sys
 
 rows = json.load(open(sys.argv[1]))
-assert [row["row"] for row in rows] == ["start-up", "memory", "ipc", "cpu", "io"], rows
+assert [row["row"] for row in rows] == ["start-up", "memory", "ipc", "cpu", "io", "stop"], rows
 for row in rows:
     assert row["claim"] and row["verdict"] and row["cpus"] >= 1, row
     kinds = {figure["yoke"] for figure in row["figures"]}
     assert kinds == {True, False}, row  # both with Yoke and without
     for figure in row["figures"]:
-        assert figure["name"] and figure["unit"] in ("ns", "bytes"), figure
-        assert figure["value"] > 0, figure
+        assert figure["name"] and figure["unit"] in ("ns", "bytes", "items"), figure
+        assert figure["value"] > 0 or row["row"] == "stop", figure
+    if row["row"] == "stop" and "not tell" not in row["verdict"]:
+        left = [f["value"] for f in row["figures"] if f["unit"] != "ns"]
+        assert left[0] >= 1e6 and left[1:] == [0, 1, 0], row  # bytes, bytes, locks, locks
 END
 
 run "$YOKE" tour --only io --only=start-up

@@ -43,7 +43,7 @@ wrong --jsn tour --jsn
 wrong --only tour --only
 wrong gpu tour --only gpu
 wrong gpu tour --only=gpu --json
-expect err '^The rows are: start-up memory ipc cpu io$' 'an unknown row'
+expect err '^The rows are: start-up memory ipc cpu io stop$' 'an unknown row'
 
 # A full disk is not success.
 if [ -e /dev/full ]; then
