@@ -328,10 +328,7 @@ static int64_t look(struct yk_governor *governor)
     rest_surplus(governor, census.running > target ? census.running - target : 0);
     yk_biased_lock(&pool->lock);
     note_figures_locked(pool, &census);
-<<<<<<< ours
-=======
     const bool stale = governor->added != added; /* there are more by now than we saw */
->>>>>>> theirs
     const bool full = pool->alive >= pool->config.workers_max && resting(pool->ctl) == 0;
     yk_biased_unlock(&pool->lock);
     governor->grew = count != 0 && !full;
