@@ -20,7 +20,7 @@
 
 static bool has_work_or_stops(struct yoke_worker *worker)
 {
-    return !yk_table_looks_empty(worker->table) || yk_posts_look(worker->ctl) ||
+    return !yk_table_looks_empty(worker->table) || yk_posts_look(worker) ||
            yk_line_state_of(worker->line) != YK_LINE_ACTIVE;
 }
 
@@ -84,7 +84,7 @@ static bool look_for_work(struct yoke_worker *worker, uint32_t spins)
     const int64_t begin_ns = deque != NULL ? yk_clock_ns() : 0;
     for (uint32_t i = 1; i <= spins || (deque != NULL && yk_hungry_is_warm(deque)); i++) {
         if (yk_table_looks_ready(worker->table) || (deque != NULL && yk_hungry_has_mail(deque)) ||
-            (i % POSTS_SPINS == 0 && yk_posts_look(worker->ctl))) {
+            (i % POSTS_SPINS == 0 && yk_posts_look(worker))) {
             return true;
         }
         if (i % FULL_LOOK_SPINS == 0 &&

@@ -46,6 +46,7 @@ struct yk_batch {
     bool dozes;    /* the same */
     bool watches;
     bool watched_now; /* it comes from watching: batches that stand still are to be taken */
+    bool insists;     /* nobody moved what queues: a streamer does not keep us from it */
     _Alignas(YK_CACHE_LINE) struct yk_slot slot; /* what its tasks see of their pool */
 };
 
@@ -66,8 +67,9 @@ struct yk_posts {
     _Atomic uint32_t room;                              /* counts when room was made */
     _Atomic uint32_t wants_room;
     _Atomic uint32_t drainers;
-    _Atomic uint32_t watcher; /* 1: a worker sleeps in short stretches for the others */
-    yk_mutex lock;            /* taking from batches; no other is taken under it */
+    _Atomic uint32_t streamer; /* 1 + whose tasks are tiny: more workers would be in its way; 0 */
+    _Atomic uint32_t watcher;  /* 1: a worker sleeps in short stretches for the others */
+    yk_mutex lock;             /* taking from batches; no other is taken under it */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t here_begun; /* not by workers' hands */
     _Atomic uint64_t here_ended;
 };

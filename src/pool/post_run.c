@@ -144,10 +144,28 @@ static struct yk_batch *hand_of(struct yk_posts *posts, const struct yoke_worker
     return &posts->hands[worker->index];
 }
 
-bool yk_posts_look(const struct yk_ctl *ctl)
+/* Tiny tasks come one after the other, and one worker is at it: the lines of the ring would only
+ * go to and fro between two. Who finds nothing else to do watches whether it stays so. */
+static bool is_streamed(const struct yk_posts *posts, uint32_t index)
 {
-    const struct yk_posts *const posts = yk_posts_of(ctl);
-    return posts != NULL && yk_ring_has_next(&posts->ring);
+    /* relaxed: advice; watchers see to what queues if it does not move. */
+    const uint32_t streamer = atomic_load_explicit(&posts->streamer, memory_order_relaxed);
+    return streamer != 0 && streamer != index + 1;
+}
+
+static void streamer_set(struct yk_posts *posts, uint32_t streamer)
+{
+    /* relaxed: as above. */
+    if (atomic_load_explicit(&posts->streamer, memory_order_relaxed) != streamer) {
+        /* relaxed: as above. */
+        atomic_store_explicit(&posts->streamer, streamer, memory_order_relaxed);
+    }
+}
+
+bool yk_posts_look(const struct yoke_worker *worker)
+{
+    const struct yk_posts *const posts = yk_posts_of(worker->ctl);
+    return posts != NULL && !is_streamed(posts, worker->index) && yk_ring_has_next(&posts->ring);
 }
 
 unsigned yk_posts_queued(const struct yk_ctl *ctl, unsigned most)
@@ -230,11 +248,12 @@ int64_t yk_posts_doze(struct yoke_worker *worker)
     (void)idle_add(posts, YK_IDLE_DOZES - (hand->seeks ? YK_IDLE_SEEKS : 0));
     hand->seeks = false;
     hand->dozes = true;
-    if (!yk_ring_is_empty(&posts->ring)) {
+    /* SYNC(posts-watcher) seq_cst: whoever watches looks at all this after it, before it dozes. */
+    const bool watched = atomic_load_explicit(&posts->watcher, memory_order_seq_cst) != 0;
+    if (!yk_ring_is_empty(&posts->ring) && !(watched && is_streamed(posts, worker->index))) {
+        hand->insists = true;
         return 0;
     }
-    /* SYNC(posts-watcher) seq_cst: whoever watches looks at batches after this, before it dozes. */
-    const bool watched = atomic_load_explicit(&posts->watcher, memory_order_seq_cst) != 0;
     return !watched && batches_shown(posts) ? 0 : YOKE_FOREVER;
 }
 
@@ -266,6 +285,7 @@ void yk_posts_wake_up(struct yoke_worker *worker)
     if (hand->watches) {
         hand->watches = false;
         hand->watched_now = true;
+        hand->insists = yk_ring_head(&posts->ring) == hand->seen_head;
         /* SYNC(posts-watcher) seq_cst: we look at batches after this, before we doze. */
         atomic_store_explicit(&posts->watcher, 0, memory_order_seq_cst);
     }
@@ -423,6 +443,9 @@ static void run_stream(struct yk_posts *posts, struct yoke_worker *worker, struc
         ran += count;
         const int64_t now = yk_clock_ns();
         learn(posts, hand, count, now - then);
+        if (hand->most == posts->most && !posts->alone && count > 1) {
+            streamer_set(posts, worker->index + 1);
+        }
         if (ran >= RUN_MOST || now - then > LONG_NS) {
             break;
         }
@@ -434,6 +457,9 @@ static void run_stream(struct yk_posts *posts, struct yoke_worker *worker, struc
         }
     }
     yk_task_leave(&task);
+    if ((count == 0 || hand->most != posts->most) && !is_streamed(posts, worker->index)) {
+        streamer_set(posts, 0);
+    }
 }
 
 bool yk_posts_run(struct yoke_worker *worker)
@@ -447,7 +473,14 @@ bool yk_posts_run(struct yoke_worker *worker)
     if (YK_UNLIKELY(hand->most == 0)) {
         hand_begin(posts, hand, worker->index);
     }
-    uint32_t count = claim(posts, hand, &first);
+    if (YK_UNLIKELY(is_streamed(posts, worker->index)) && !hand->insists && !hand->watched_now) {
+        return false;
+    }
+    if (hand->insists) {
+        hand->insists = false;
+        streamer_set(posts, 0);
+    }
+    uint32_t count = is_streamed(posts, worker->index) ? 0 : claim(posts, hand, &first);
     if (count == 0 && hand->watched_now) {
         count = rob_somebody(posts, hand, &first);
     }

@@ -75,7 +75,7 @@ void yk_worker_pass_on(struct yoke_worker *worker);
  * none. */
 bool yk_posts_run(struct yoke_worker *worker);
 /* There is something to run: the cheap look. */
-bool yk_posts_look(const struct yk_ctl *ctl);
+bool yk_posts_look(const struct yoke_worker *worker);
 /* How many were not begun, at most so many. */
 unsigned yk_posts_queued(const struct yk_ctl *ctl, unsigned most);
 /* It has nothing to do, and will look at posts before it sleeps. */
