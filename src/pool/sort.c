@@ -3,7 +3,9 @@
  *
  * Idea: the array is halved down to leaves of some thousand elements; each level merges from the
  * array into the buffer or back, so that nothing is copied but by merging. A merge is halved too,
- * by rank ("merge path": Odeh, Green, Mwassi, Shmueli, Birk 2012), so all workers have part in the last one.
+ * by rank ("merge path": Odeh, Green, Mwassi, Shmueli, Birk 2012), so that all workers have a part
+ * in the last one. The array's part of a stretch holds all its elements, in some order, whenever no
+ * leaf or merge of it is under way: that is what a cancelled sort leaves.
  * What is in order already, or reversed, stays where it is until something must be merged with it.
  * What depends on the type is in the header: leaf, merge, split.
  */
@@ -174,7 +176,7 @@ static int join(yoke_strand strand, const struct stretch *left, int left_state,
     if (merge(strand, sort->kind, all) == 0) {
         return where;
     }
-    settle(strand, left, from, 0);
+    settle(strand, left, from, 0); /* out was spoiled */
     settle(strand, right, from, 0);
     return STOPPED;
 }
@@ -197,8 +199,6 @@ YOKE_FORK_2(int, sort_stretch, struct stretch, stretch, int, where)
     const int right_state = sort_stretch(strand, right, where ^ IN_BUFFER);
     const int left_state = sort_stretch_sync(&strand, &call);
     if ((left_state | right_state) & STOPPED) {
-        settle(strand, &left, left_state & IN_BUFFER, 0);
-        settle(strand, &right, right_state & IN_BUFFER, 0);
         return STOPPED;
     }
     return join(strand, &left, left_state, &right, right_state, where);
