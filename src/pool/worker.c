@@ -261,7 +261,8 @@ static bool is_surplus(const struct yoke_worker *worker)
 {
     /* relaxed: sooner or later. */
     return atomic_load_explicit(&worker->ctl->surplus, memory_order_relaxed) != 0 &&
-           !worker->ctl->processes && !yk_table_looks_empty(worker->table);
+           !worker->ctl->processes &&
+           (!yk_table_looks_empty(worker->table) || yk_posts_queued(worker->ctl, 1) != 0);
 }
 
 int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
