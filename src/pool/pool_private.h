@@ -324,8 +324,8 @@ void yk_posts_free(struct yoke_pool *pool);
 int yk_threads_start(struct yoke_pool *pool);
 /* One more thread, if the pool may grow and there is one to be had. */
 bool yk_threads_grow_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
-/* The calling thread is a worker of this pool, and not ready yet. */
-bool yk_threads_is_starting(const struct yoke_pool *pool);
+/* The calling thread is a worker of this pool, started in this process. */
+bool yk_threads_is_worker(const struct yoke_pool *pool);
 /* Tell all threads to end and join them; false: some have not ended at until_ns. */
 bool yk_threads_stop(struct yoke_pool *pool, int64_t until_ns);
 

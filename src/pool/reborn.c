@@ -73,8 +73,8 @@ int yk_pool_revive(struct yoke_pool *pool)
         if (yk_pool_is_ours(pool)) {
             return 0;
         }
-        if (yk_threads_is_starting(pool)) {
-            return -EDEADLK; /* who makes it anew waits for us */
+        if (yk_threads_is_worker(pool)) {
+            return -EDEADLK; /* it is in worker_init, and who makes the pool anew waits for it */
         }
         if (claim(pool, now)) {
             break;

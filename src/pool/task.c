@@ -101,7 +101,9 @@ int yoke_task_cancelled(yoke_task *task)
 static struct yoke_worker *own_worker(const yoke_task *task)
 {
     struct yoke_worker *const worker = task->worker;
-    return worker != NULL && worker->line != NULL && !worker->ctl->processes ? worker : NULL;
+    const bool thread = worker != NULL && worker->line != NULL && !worker->ctl->processes;
+    /* In a child that was forked in the task, it is nobody's. */
+    return thread && worker->ctl->generation == yk_process_generation() ? worker : NULL;
 }
 
 void yoke_blocking_begin(yoke_task *task)

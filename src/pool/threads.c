@@ -39,10 +39,10 @@ static void watch_forks(void)
     }
 }
 
-bool yk_threads_is_starting(const struct yoke_pool *pool)
+bool yk_threads_is_worker(const struct yoke_pool *pool)
 {
     return self != NULL && self->pool == pool &&
-           yk_line_state_of(self->worker.line) == YK_LINE_STARTING_ACTIVE;
+           self->worker.ctl->generation == yk_process_generation();
 }
 
 /* No member any more. Whoever counted on us finds us gone, or we see his task. */

@@ -71,12 +71,40 @@ static void check_submit_works(yoke_pool *pool)
     yoke_job_release_all(jobs, N);
 }
 
+static long fib(int n)
+{
+    return n < 2 ? n : fib(n - 1) + fib(n - 2);
+}
+
+YOKE_FORK_1(long, forked_fib, int, n)
+{
+    struct forked_fib_call left;
+    if (n < 2)
+        return n;
+    forked_fib_spawn(&strand, &left, n - 1);
+    const long right = forked_fib(strand, n - 2);
+    return forked_fib_sync(&strand, &left) + right;
+}
+
+static void run_fib(yoke_strand strand, void *arg)
+{
+    *(long *)arg = forked_fib(strand, 16);
+}
+
+static void check_run_works(yoke_pool *pool)
+{
+    long result = 0;
+    CHECK_RC(yoke_run(pool, run_fib, &result, NULL), 0);
+    CHECK_EQ(result, fib(16));
+}
+
 /* Everything that a pool is for. */
 static void check_all_works(yoke_pool *pool)
 {
     uint64_t total = 0;
     check_submit_works(pool);
     check_pool_works(pool);
+    check_run_works(pool);
     CHECK_RC(yoke_reduce(pool, sum_range, add, 1000, &total, sizeof total, NULL), 0);
     CHECK_EQ(total, 499500);
     CHECK_EQ(stats_of(pool).in_flight, 0);
@@ -102,6 +130,7 @@ static void *keep_busy(void *arg)
     while (!count_get(&storm->stop)) {
         check_submit_works(storm->pool);
         check_pool_works(storm->pool);
+        check_run_works(storm->pool);
         count_up(&storm->rounds, 1);
     }
     return NULL;
@@ -118,26 +147,24 @@ static void storm_child(struct storm *storm, int way)
 {
     count_set(&storm->initialised, 0);
     if (way != 3) {
-        check_submit_works(storm->pool);
-        check_pool_works(storm->pool);
-        CHECK_EQ(count_get(&storm->initialised), 3);
+        check_all_works(storm->pool);
+        CHECK_EQ(count_get(&storm->initialised) >= 3, 1);
     }
     if (way != 2)
         end_pool(storm->pool);
     _exit(0);
 }
 
-/* The sanitizer's own malloc does not survive a fork beside threads that allocate. */
-static void a_busy_pool_is_forked_at_random_moments(void)
+static void fork_busy(unsigned workers_max, int forks)
 {
     enum { THREADS = 3 };
-    if (CHECK_ASAN)
-        return;
-    const int forks = 400;
     struct storm storm = {0};
     pthread_t threads[THREADS];
-    storm.pool = make_pool_of((yoke_pool_config){
-        .kind = YOKE_THREADS, .workers = 3, .worker_init = count_init, .user = &storm.initialised});
+    storm.pool = make_pool_of((yoke_pool_config){.kind = YOKE_THREADS,
+                                                 .workers = 3,
+                                                 .workers_max = workers_max,
+                                                 .worker_init = count_init,
+                                                 .user = &storm.initialised});
     for (int i = 0; i < THREADS; i++)
         CHECK_EQ(pthread_create(&threads[i], NULL, keep_busy, &storm), 0);
     WAIT_FOR(count_get(&storm.rounds) > THREADS);
@@ -156,6 +183,19 @@ static void a_busy_pool_is_forked_at_random_moments(void)
         CHECK_EQ(pthread_join(threads[i], NULL), 0);
     check_all_works(storm.pool);
     end_pool(storm.pool);
+}
+
+/* The sanitizer's own malloc does not survive a fork beside threads that allocate. */
+static void a_busy_pool_is_forked_at_random_moments(void)
+{
+    if (!CHECK_ASAN)
+        fork_busy(3, 300);
+}
+
+static void a_busy_pool_that_grows_is_forked(void)
+{
+    if (!CHECK_ASAN)
+        fork_busy(8, 100);
 }
 
 /* ---- the lock --------------------------------------------------------------------------- */
@@ -318,6 +358,39 @@ static void the_fork_is_inside_a_task(void)
         if (!lingers && !(CHECK_ASAN && (ways & RETURNS)))
             fork_in_a_task_of(pool, ways);
     }
+    check_all_works(pool);
+    end_pool(pool);
+}
+
+static void forked_forks(yoke_strand strand, void *arg)
+{
+    struct inner *inner = arg;
+    (void)strand;
+    inner->child = fork_child();
+    if (inner->child == 0) {
+        check_all_works(inner->pool);
+        end_pool(inner->pool);
+        _exit(0);
+    }
+}
+
+static int item_forks(yoke_task *task, const void *in, void *out)
+{
+    (void)in, (void)out;
+    if (yoke_task_item(task) == 77)
+        forked_forks((yoke_strand){0}, (void *)(uintptr_t)yoke_task_context(task));
+    return 0;
+}
+
+static void the_fork_is_inside_what_the_caller_runs(void)
+{
+    yoke_pool *pool = make_pool(YOKE_THREADS, 2);
+    struct inner inner = {.pool = pool};
+    const yoke_options options = {.size = sizeof options, .context = &inner};
+    CHECK_RC(yoke_run(pool, forked_forks, &inner, NULL), 0);
+    expect_well(inner.child);
+    CHECK_RC(yoke_map(pool, item_forks, NULL, 0, NULL, 0, 300, &options), 0);
+    expect_well(inner.child);
     check_all_works(pool);
     end_pool(pool);
 }
@@ -541,9 +614,11 @@ int main(int argc, char **argv)
         skip("qemu-user cannot start threads in a child that was forked beside threads");
     CHECK_EQ(pthread_atfork(NULL, NULL, early_handler), 0);
     RUN(a_busy_pool_is_forked_at_random_moments);
+    RUN(a_busy_pool_that_grows_is_forked);
     RUN(the_lock_is_held_by_a_thread_that_is_not_here);
     RUN(tasks_of_the_parent_do_not_run_in_the_child);
     RUN(the_fork_is_inside_a_task);
+    RUN(the_fork_is_inside_what_the_caller_runs);
     RUN(grandchildren_use_it_too);
     RUN(serial_pools_go_on_too);
     RUN(two_threads_come_first_at_once);
