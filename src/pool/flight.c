@@ -98,19 +98,11 @@ int yk_flight_begin(struct yk_flight *flight, struct yoke_pool *pool, unsigned m
 {
     *flight = (struct yk_flight){.pool = pool, .most = most, .token = token};
     flight->legs = calloc(most, sizeof(struct yk_leg *));
-    if (flight->legs == NULL) {
-        return -ENOMEM;
-    }
-    if (token != NULL) {
-        /* If it is set already the caller sees that. */
-        (void)yk_cancel_watch_begin(&flight->watch, token, &pool->ctl->event, pool->table.scope);
-    }
-    return 0;
+    return flight->legs != NULL ? 0 : -ENOMEM;
 }
 
 void yk_flight_end(struct yk_flight *flight)
 {
-    yk_cancel_wait_end(&flight->watch.wait);
     free(flight->legs);
 }
 

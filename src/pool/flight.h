@@ -53,11 +53,10 @@ struct yk_flight {
     unsigned most;
     unsigned next_look;
     struct yoke_cancel *token; /* what the legs belong to, or NULL */
-    struct yk_cancel_watch watch;
 };
 
 /* 0 or -ENOMEM. At most `most` legs are under way at a time. Once the token is set those that have
- * not begun land as cancelled, and who waits for the pool is woken. */
+ * not begun land as cancelled, and those that run are told. */
 int yk_flight_begin(struct yk_flight *flight, struct yoke_pool *pool, unsigned most,
                     struct yoke_cancel *token);
 void yk_flight_end(struct yk_flight *flight);
