@@ -19,7 +19,11 @@ struct yk_cpus {
 
 static inline struct yk_cpus *yk_cpus_here(void)
 {
-    return yk_process_local(YK_LOCAL_CPUS);
+    /* SYNC(local-areas) acquire: sees the area zeroed by who made it. */
+    char *const areas = atomic_load_explicit(&yk_local_areas, memory_order_acquire);
+    return YK_LIKELY(areas != NULL)
+               ? (struct yk_cpus *)(void *)(areas + (size_t)YK_LOCAL_CPUS * YK_LOCAL_BYTES)
+               : yk_process_local(YK_LOCAL_CPUS);
 }
 
 /* One more worker is busy (1), or one fewer (-1). */
@@ -29,8 +33,8 @@ static inline void yk_cpus_busy(int by)
     atomic_fetch_add_explicit(&yk_cpus_here()->busy, by, memory_order_relaxed);
 }
 
-/* CPUs that no worker of this process keeps busy, by the last look: 0 and up. A thread of the
- * program that runs tasks itself is not counted. Two relaxed loads. */
+/* CPUs that no worker of this process keeps busy, by the last look (every thread pool looks when it
+ * is made): 0 and up. A thread of the program that runs tasks itself is not counted. Three loads. */
 static inline unsigned yk_cpus_left(void)
 {
     const struct yk_cpus *const here = yk_cpus_here();

@@ -212,8 +212,8 @@ static int make_ctl(struct yoke_pool *pool, uint32_t lines)
     ctl->table = pool->table;
     ctl->keep = pool->config.workers;
     atomic_init(&ctl->target, pool->config.workers);
-    if (pool->follows && !processes) {
-        ctl->follow_max = pool->config.workers_max;
+    if (!processes) {
+        ctl->follow_max = pool->follows ? pool->config.workers_max : 0;
         atomic_init(&ctl->cpus_seen, yk_cpus_look());
     }
     ctl->code = (struct yk_worker_code){
