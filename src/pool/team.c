@@ -15,7 +15,7 @@
 #include "pool/deque.h"
 #include "pool/pool_private.h"
 
-#define WARM_NS 300000LL /* after frames: the next ones often come soon */
+#define WARM_NS 240000LL /* after frames: the next ones often come soon */
 #define TINY_NS 2000LL   /* a frame that took less was not worth giving */
 #define DEAF_MAX_NS 64000LL
 #define DEAF_ASLEEP_NS 250000LL      /* a wake costs both sides 10 to 50 us */
