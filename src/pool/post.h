@@ -38,7 +38,7 @@ struct yk_batch {
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t next; /* written by its worker */
     _Atomic uint64_t limit; /* written by it, and under posts->lock by who takes from it */
     _Atomic uint64_t ended; /* calls; written by its worker */
-    uint64_t watched;       /* under posts->lock: next, as a watcher saw it */
+    uint64_t watched;       /* under posts->lock: limit, as a watcher saw it */
     /* the worker's own */
     uint64_t seen_head;
     uint32_t most; /* calls to claim at once */

@@ -11,7 +11,7 @@
  *
  * Of batches. A worker claims as many tasks at once as it runs in a moment. If one of them takes
  * long, those behind it would wait though others have time. So while batches are shown, one idle
- * worker, the watcher, sleeps in short stretches, and takes what has not moved for one of them. This
+ * worker, the watcher, sleeps in short stretches, and takes the rest of a batch that lasts as long. This
  * is Dekker again: the worker moves `next`, then reads `limit`; the watcher moves `limit` back, then
  * reads `next`. The worker pays nothing: the watcher has a barrier run on its CPU in between
  * (biased.c has that argument); where there are none both do seq_cst operations. Who sees that both
@@ -109,7 +109,7 @@ static bool batches_shown(const struct yk_posts *posts)
     return false;
 }
 
-/* A watcher's look: batches that have not moved since the one before become ours. */
+/* A watcher's look: a batch that was there at the one before takes long, and its rest is ours. */
 static uint32_t rob_somebody(struct yk_posts *posts, struct yk_batch *own, uint64_t *first)
 {
     /* SYNC(posts-ended) acquire: whoever shows a batch raised it before. */
@@ -118,11 +118,11 @@ static uint32_t rob_somebody(struct yk_posts *posts, struct yk_batch *own, uint6
     yk_mutex_lock(&posts->lock);
     for (uint32_t i = 0; i < high && count == 0; i++) {
         struct yk_batch *const hand = &posts->hands[i];
-        const uint64_t next = load_next(hand);
-        if ((int64_t)(load_limit(hand) - next) > 0 && hand->watched == next) {
+        const uint64_t limit = load_limit(hand);
+        if (hand->watched == limit && limit != 0) {
             count = yk_batch_rob_locked(posts, hand, first);
         }
-        hand->watched = next;
+        hand->watched = limit;
     }
     if (count > 1) {
         /* Older tickets than our last batch may have had: nobody is to see half of it. */

@@ -231,6 +231,45 @@ static void many_post_at_once(void)
     }
 }
 
+/* ---- batches ------------------------------------------------------------------------------------ */
+
+/* A batch that was claimed for tiny ones takes longer with these than a watcher sleeps. */
+static int count_and_linger(yoke_task *task, const void *in, void *out)
+{
+    atomic_long *ran = *(atomic_long *const *)in;
+    const int64_t until = yoke_now_ns() + 8000 + (int64_t)((uintptr_t)ran * 2654435761u % 8000);
+    (void)task;
+    (void)out;
+    CHECK_EQ(count_up(ran, 1), 0);
+    while (yoke_now_ns() < until) {
+    }
+    return 0;
+}
+
+/* A batch is taken from just when its worker goes on to the next of it. */
+static void batches_are_taken_at_any_moment(void)
+{
+    enum { LONG = 31 };
+    for (unsigned workers = 2; workers <= 3; workers++) {
+        yoke_pool *pool = make_pool(YOKE_THREADS, workers);
+        atomic_long ended = 0, tiny = 0;
+        for (int round = 0; round < 600; round++) {
+            atomic_long ran[LONG] = {0};
+            for (int i = 0; i < 900; i++, tiny++)
+                post_one(pool, &ended);
+            for (int i = 0; i < LONG; i++) {
+                atomic_long *at = &ran[i];
+                CHECK_RC(yoke_post(pool, count_and_linger, &at, sizeof at, NULL), 0);
+            }
+            CHECK_RC(yoke_pool_drain(pool, soon()), 0);
+            for (int i = 0; i < LONG; i++)
+                CHECK_EQ(count_get(&ran[i]), 1);
+            CHECK_EQ(count_get(&ended), tiny);
+        }
+        end_pool(pool);
+    }
+}
+
 /* ---- ends --------------------------------------------------------------------------------------- */
 
 static int idle_a_little(yoke_task *task, const void *in, void *out)
@@ -274,6 +313,7 @@ int main(int argc, char **argv)
     RUN(each_meeting_takes_place);
     RUN(each_meeting_of_posts_and_jobs_takes_place);
     RUN(many_post_at_once);
+    RUN(batches_are_taken_at_any_moment);
     RUN(pools_end_in_the_middle);
     return 0;
 }
