@@ -48,6 +48,7 @@ extern const bench_table bench_clean_table;
 extern const bench_table bench_threads_fork_table;
 extern const bench_table bench_threads_region_table;
 extern const bench_table bench_threads_range_table;
+extern const bench_table bench_threads_post_table;
 
 /** How to run; zero means default. */
 typedef struct bench_options {

@@ -21,7 +21,7 @@ static const bench_table *const tables[] = {
     &bench_footprint_table,      &bench_process_table,       &bench_start_table,
     &bench_thread_table,         &bench_map_table,           &bench_stream_table,
     &bench_heap_table,           &bench_clean_table,         &bench_threads_fork_table,
-    &bench_threads_region_table, &bench_threads_range_table,
+    &bench_threads_region_table, &bench_threads_range_table, &bench_threads_post_table,
 };
 
 /* The programs that figures start; not for people. */
