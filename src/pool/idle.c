@@ -133,25 +133,33 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int idle(struct yoke_worker *worker, int64_t until_ns)
+/* Posts and frames have last looks of their own. */
+static int nap(struct yoke_worker *worker, int64_t until_ns)
 {
     struct yk_deque *const deque = worker->deque;
+    const int64_t posts_until = yk_posts_doze(worker);
+    if (posts_until == 0 || (deque != NULL && yk_hungry_park(deque))) {
+        return 0;
+    }
+    const int64_t frames_until = deque != NULL ? yk_hungry_sleep(deque) : YOKE_FOREVER;
+    const int64_t until = earlier(until_ns, earlier(posts_until, frames_until));
+    yk_cpus_busy(-1);
+    yk_target_follow(worker->table);
+    const int rc = yk_futex_wait(&worker->line->wake, 1, until, worker->table->scope);
+    yk_cpus_busy(1);
+    return rc == -ETIMEDOUT && until != until_ns ? 0 : rc;
+}
+
+static int idle(struct yoke_worker *worker, int64_t until_ns)
+{
     yk_posts_seek(worker);
     if (spin_for_work(worker)) {
         return 0;
     }
     bit_set(worker);
     int rc = 0;
-    const int64_t posts_until = yk_posts_doze(worker);
-    if (posts_until != 0 && !has_work_or_stops(worker) &&
-        !(deque != NULL && yk_hungry_park(deque))) {
-        const int64_t until = earlier(
-            posts_until, deque != NULL ? earlier(until_ns, yk_hungry_sleep(deque)) : until_ns);
-        yk_cpus_busy(-1);
-        yk_target_follow(worker->table);
-        rc = yk_futex_wait(&worker->line->wake, 1, until, worker->table->scope);
-        yk_cpus_busy(1);
-        rc = rc == -ETIMEDOUT && until != until_ns ? 0 : rc;
+    if (!has_work_or_stops(worker)) {
+        rc = nap(worker, until_ns);
     }
     yk_posts_wake_up(worker);
     if (!bit_clear(worker) && rc == -ETIMEDOUT) {
