@@ -13,6 +13,7 @@ UNSAFE = (
     "strcpy strcat sprintf vsprintf gets atoi atol atoll strtok system popen pthread_cancel signal "
     "vfork sleep usleep alloca mktemp tmpnam"
 ).split()
+SHOWN = {("cli/tour_stop.c", "pthread_cancel")}  # where the tour shows what comes of it
 TALKING = (
     "printf fprintf vprintf vfprintf dprintf puts fputs putchar perror "
     "exit quick_exit atexit getenv secure_getenv setenv putenv"
@@ -44,7 +45,7 @@ def faults(rel, text):
     in_library = rel.startswith("src/")
     for number, line in enumerate(code_of(text).splitlines(), 1):
         for call in CALL.findall(line):
-            if call in UNSAFE:
+            if call in UNSAFE and (rel, call) not in SHOWN:
                 yield number, f"{call}() is banned"
             elif in_library and call in TALKING:
                 yield number, f"{call}() is not for the library"
