@@ -116,7 +116,7 @@ static int fill_block(struct yk_cell *call, const void *in, size_t in_bytes,
     if (block == NULL) {
         return -ENOMEM;
     }
-    if (options->context_bytes != 0) {
+    if (options->context != NULL && options->context_bytes != 0) {
         memcpy(block, options->context, options->context_bytes);
         data_set(call, YK_POST_CONTEXT_AT, block);
     }
