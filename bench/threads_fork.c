@@ -193,31 +193,19 @@ static uint64_t uts_serial(void)
 
 /* --- a net of tasks, ten below each; the leaves give their numbers --------------------------- */
 
-struct net {
-    uint64_t first, leaves; /* of each child */
-    uint64_t sum[NET_WAYS];
-};
-
-static uint64_t net(yoke_strand strand, uint64_t first, uint64_t leaves);
-
-static void net_next(yoke_strand strand, size_t index, void *arg)
+YOKE_FORK_2(uint64_t, net, uint64_t, first, uint64_t, leaves)
 {
-    struct net *const of = arg;
-    of->sum[index] = net(strand, of->first + index * of->leaves, of->leaves);
-}
-
-static uint64_t net(yoke_strand strand, uint64_t first, uint64_t leaves)
-{
-    struct net of;
-    uint64_t sum = 0;
+    struct net_call child[NET_WAYS - 1];
+    const uint64_t below = leaves / NET_WAYS;
     if (leaves == 1) {
         return first;
     }
-    of.first = first;
-    of.leaves = leaves / NET_WAYS;
-    yoke_each(strand, 0, NET_WAYS, net_next, &of);
-    for (int i = 0; i < NET_WAYS; i++) {
-        sum += of.sum[i];
+    for (uint64_t i = 0; i < NET_WAYS - 1; i++) {
+        net_spawn(&strand, &child[i], first + i * below, below);
+    }
+    uint64_t sum = net(strand, first + (NET_WAYS - 1) * below, below);
+    for (int i = NET_WAYS - 2; i >= 0; i--) {
+        sum += net_sync(&strand, &child[i]);
     }
     return sum;
 }
