@@ -98,6 +98,22 @@ static void check_run_works(yoke_pool *pool)
     CHECK_EQ(result, fib(16));
 }
 
+static int count_one(yoke_task *task, const void *in, void *out)
+{
+    (void)task, (void)out;
+    count_up(*(atomic_long *const *)in, 1);
+    return 0;
+}
+
+static void check_post_works(yoke_pool *pool)
+{
+    enum { N = 100 };
+    atomic_long posted = 0, *at = &posted;
+    for (int i = 0; i < N; i++)
+        CHECK_RC(yoke_post(pool, count_one, &at, sizeof at, NULL), 0);
+    WAIT_FOR(count_get(&posted) == N);
+}
+
 /* Everything that a pool is for. */
 static void check_all_works(yoke_pool *pool)
 {
@@ -105,8 +121,10 @@ static void check_all_works(yoke_pool *pool)
     check_submit_works(pool);
     check_pool_works(pool);
     check_run_works(pool);
+    check_post_works(pool);
     CHECK_RC(yoke_reduce(pool, sum_range, add, 1000, &total, sizeof total, NULL), 0);
     CHECK_EQ(total, 499500);
+    CHECK_RC(yoke_pool_drain(pool, soon()), 0);
     CHECK_EQ(stats_of(pool).in_flight, 0);
 }
 
@@ -131,6 +149,7 @@ static void *keep_busy(void *arg)
         check_submit_works(storm->pool);
         check_pool_works(storm->pool);
         check_run_works(storm->pool);
+        check_post_works(storm->pool);
         count_up(&storm->rounds, 1);
     }
     return NULL;
