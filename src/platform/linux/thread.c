@@ -146,7 +146,7 @@ struct yk_thread_watch yk_thread_watch_self(void)
 {
     clockid_t clock = CLOCK_THREAD_CPUTIME_ID;
     (void)pthread_getcpuclockid(pthread_self(), &clock);
-    return (struct yk_thread_watch){.id = (int)syscall(SYS_gettid), .clock = clock};
+    return (struct yk_thread_watch){.id = (int)gettid(), .clock = clock};
 }
 
 int64_t yk_thread_cpu_ns(struct yk_thread_watch watch)
