@@ -99,7 +99,7 @@ Q   := $(if $(V),,@)
 say  = @printf '  %-4s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2))
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps lib demo tour examples test soak check san asan tsan arm bench kill-proof \
+.PHONY: all help deps lib demo tour examples test soak check san asan tsan arm bench kill-proof models \
         everything fmt install uninstall clean FORCE python wheel sdist \
         python-extension python-asan python-faults test-python-3.13 test-python-3.14
 .SECONDARY:
@@ -177,6 +177,9 @@ bench: ## The benchmarks, or those that begin with ONLY=prefix.
 	$(if $(BENCH_C),$(BUILD)/bench/yoke-bench $(ONLY) || bad=$$?;) \
 	$(if $(BENCH_PYTHON),$(VENV)/bin/python bench/python/run.py $(ONLY) || bad=$$?;) \
 	exit $$bad
+
+models: | build/deps/check ## The models of fork-join: sound in all states, and each weakened one found out.
+	@tests/models/run.sh $(BUILD)/models $(ONLY)
 
 kill-proof: | build/deps/check ## Workers killed at each instruction, in four builds (an hour or more).
 	+@tools/kill-proof.sh

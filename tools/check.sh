@@ -83,6 +83,10 @@ fuzz() {
     $make fuzz && $make fuzz_planted
 }
 
+models() {
+    $make models
+}
+
 arm() {
     $make arm
 }
@@ -138,7 +142,7 @@ step() { # name
 
 mkdir -p $logs
 for name in format rooms sync banned headers man_pages gcc_build clang_build debug_build tidy \
-    tests stubs asan tsan python_asan python_313 fuzz arm; do
+    tests stubs asan tsan python_asan python_313 fuzz models arm; do
     step $name
 done
 echo "$passed passed, $failed failed"

@@ -41,6 +41,7 @@ check  command  qemu-aarch64                            qemu-user
 check  command  mandoc                                  mandoc
 check  module   mypy                                    python3-mypy
 check  command  debootstrap                             debootstrap
+check  command  spin                                    spin
 '
 
 is_there() { # how what
