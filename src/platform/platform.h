@@ -134,6 +134,7 @@ void yk_process_local_wipe(void);
 /* The first area: who this process is. */
 struct yk_role {
     _Atomic uint64_t generation; /* 0: not asked for yet */
+    _Atomic int process;         /* that asked first; 0: not yet */
     _Atomic bool worker;
 };
 

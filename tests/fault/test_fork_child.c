@@ -562,6 +562,7 @@ static void late_handler(void)
 
 static int child_with_handlers(void *arg)
 {
+    CHECK_EQ(count_threads(), 3); /* one engine, made by the first of them */
     CHECK_EQ(handled_early, 1);
     CHECK_EQ(handled_late, 1);
     check_all_works(arg);

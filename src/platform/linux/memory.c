@@ -239,9 +239,11 @@ void *_Atomic yk_local_areas;
 void yk_process_local_wipe(void)
 {
     /* relaxed: the child has one thread. */
-    void *const areas = atomic_load_explicit(&yk_local_areas, memory_order_relaxed);
-    if (areas != NULL) {
-        memset(areas, 0, LOCAL_BYTES);
+    struct yk_role *const first = atomic_load_explicit(&yk_local_areas, memory_order_relaxed);
+    /* relaxed: as above. What this process wrote stays: the program's own handlers of fork() may
+     * have used a pool before us. */
+    if (first != NULL && atomic_load_explicit(&first->process, memory_order_relaxed) != getpid()) {
+        memset(first, 0, LOCAL_BYTES);
     }
 }
 
@@ -288,6 +290,8 @@ uint64_t yk_process_generation_first(void)
     const uint64_t fresh = ((uint64_t)yk_clock_ns() << 22 ^ (uint64_t)getpid()) | 1;
     uint64_t known = 0;
     /* relaxed: the number itself is all there is to see. */
+    atomic_store_explicit(&role()->process, getpid(), memory_order_relaxed);
+    /* relaxed: as above. */
     return atomic_compare_exchange_strong_explicit(&role()->generation, &known, fresh,
                                                    memory_order_relaxed, memory_order_relaxed)
                ? fresh
