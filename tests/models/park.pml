@@ -95,7 +95,14 @@ inline park()
 #endif
     /* Who gives clears our bit before it looks whether we sleep. A frame may have come and gone
      * again, so an empty mailbox says nothing. */
+#ifdef WEAK_LOOK_AT_BIT_AND_MAIL
+    told = (hungry & BIT) == 0 && mail[me] == OPEN;
+#endif
     if
+#ifdef WEAK_LOOK_AT_BIT_AND_MAIL
+    :: told || mail[me] > OPEN
+    :: !told && mail[me] <= OPEN ->
+#else
 #ifdef WEAK_LOOK_AT_MAIL_ONLY
     :: mail[me] > OPEN
     :: mail[me] <= OPEN ->
@@ -105,6 +112,7 @@ inline park()
     :: (hungry & BIT) != 0 ->
 #else
     :: true ->
+#endif
 #endif
 #endif
         /* The kernel looks once more at the word, with all of our stores out. */
