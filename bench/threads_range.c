@@ -207,13 +207,13 @@ static const char *start_image(void)
 static double sum(const double *numbers, size_t count)
 {
     double part[8] = {0}, total = 0;
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
+    const size_t even = count - count % 8;
+    for (size_t i = 0; i < even; i += 8) {
         for (size_t k = 0; k < 8; k++) {
             part[k] += numbers[i + k];
         }
     }
-    for (; i < count; i++) {
+    for (size_t i = even; i < even + count % 8; i++) {
         total += numbers[i];
     }
     for (size_t k = 0; k < 8; k++) {

@@ -23,10 +23,10 @@ struct yk_stream {
 
 struct yk_tally {
     const struct yk_stream *stream;
-    size_t given; /* next filled in so many items */
-    size_t ended; /* so many of them have ended */
-    bool no_more; /* next said so */
-    int rc;       /* not 0: nothing new is started */
+    size_t given;              /* next filled in so many items */
+    size_t ended;              /* so many of them have ended */
+    bool no_more;              /* next said so */
+    int rc;                    /* not 0: nothing new is started */
     struct yoke_cancel *token; /* what it all belongs to, or NULL */
     bool failed;
     yoke_outcome failure; /* of the first item that did not end in YOKE_OK */

@@ -116,7 +116,7 @@ struct yk_part {
     uint32_t failed;       /* items that did not return 0 */
     uint32_t first_failed; /* the first of them, counted from begin */
     int32_t first_code;
-    bool fail_fast; /* the question: an item that fails is the last */
+    bool fail_fast;             /* the question: an item that fails is the last */
     int64_t took_ns;            /* a stream: all of it */
     _Atomic int64_t started_ns; /* of the item that runs */
 };
