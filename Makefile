@@ -331,7 +331,8 @@ $(BUILD)/bench/yoke-bench: $(call obj,$(BENCH)) $(LIB_A) $(BUILD)/sources
 
 # What the benchmarks compare with: each a library of its own, which they load. Where a peer is not
 # installed there is none, and its figures are skipped.
-PEER_FLAGS = -fPIC -shared -fvisibility=hidden -Wall -Wextra -Werror $(CFLAGS)
+PEER_FLAGS = -fPIC -shared -fvisibility=hidden -Wall -Wextra -Werror $(CFLAGS) -O3
+$(BUILD)/obj/bench/threads%.o: YK_CFLAGS += -O3 # both sides of a figure alike
 PEER_tbb   = pkg-config --exists tbb
 PEER_glib  = pkg-config --exists glib-2.0
 PEER_uv    = pkg-config --exists libuv

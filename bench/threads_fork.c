@@ -2,7 +2,7 @@
  * threads_fork.c - figures of spawn and sync, against the same functions without them.
  *
  * Idea: each work is written twice here, with Yoke and as one would without it, and compiled with
- * the same flags; the serial one has no copy or check that only the parallel one needs. All is
+ * the same flags (-O3, as the peers); the serial one has no copy or check that only the parallel one needs. All is
  * called from outside the pool.
  */
 #include "harness.h"
@@ -131,8 +131,9 @@ static uint32_t queens_plain(struct board *board, int row)
 
 static uint64_t queens_serial(void)
 {
+    static volatile int row; /* 0, and the compiler cannot know the result */
     struct board board = {{0}};
-    return queens_plain(&board, 0);
+    return queens_plain(&board, row);
 }
 
 /* --- the unbalanced tree -------------------------------------------------------------------- */
@@ -186,8 +187,10 @@ static uint32_t uts_plain(const struct uts_node *node)
 
 static uint64_t uts_serial(void)
 {
+    static volatile unsigned depth; /* as above */
     struct uts_node root;
     uts_root(&root);
+    root.depth = depth;
     return uts_plain(&root);
 }
 
