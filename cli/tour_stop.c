@@ -120,7 +120,7 @@ static int run_and_cancel(yoke_pool *pool, struct victim *victim, yoke_cancel *c
 {
     const yoke_options options = {.size = sizeof options, .cancel = cancel};
     yoke_job *job = NULL;
-    int rc = yoke_submit(pool, task_works, &victim, sizeof victim, 0, &options, &job);
+    int rc = yoke_submit(pool, task_works, &victim, sizeof(void *), 0, &options, &job);
     if (rc != 0)
         return rc;
     await_begin(victim);

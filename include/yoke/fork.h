@@ -70,7 +70,7 @@ YOKE_API YOKE_COLD char *yoke_fork_taken(yoke_deque *deque, yoke_frame **slot, y
  * first test of a function, and some levels of its recursion, into its caller (fib: 1.4 ns in place
  * of 2.8). */
 #if defined(__GNUC__)
-#define YOKE_FORK_INLINE static inline __attribute__((always_inline))
+#define YOKE_FORK_INLINE static inline __attribute__((always_inline, unused))
 #else
 #define YOKE_FORK_INLINE static inline
 #endif

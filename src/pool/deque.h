@@ -165,6 +165,10 @@ void yk_team_give_locked(struct yk_deque *deque, yoke_frame **top);
  * guest, or a new guest's; NULL: all guests' are in use. */
 struct yk_deque *yk_team_enter(struct yk_team *team, yoke_frame ***top);
 void yk_team_leave(struct yk_deque *deque);
+/* Somebody is in it, from outside or in a task; a hint. */
+bool yk_team_is_busy(const struct yk_team *team);
+/* What the calling thread counts as in tasks of this pool that it runs itself. */
+struct yoke_worker *yk_team_worker(struct yk_team *team);
 /* Its owner may wait for what we did; if it sleeps it is woken. */
 void yk_deque_wake(struct yk_deque *deque);
 

@@ -55,7 +55,8 @@ int yk_team_create(struct yoke_pool *pool)
 {
     const unsigned workers = (unsigned)yk_min(pool->config.workers, YK_TEAM_MAX);
     const unsigned count = workers + YK_GUESTS;
-    const size_t bytes = yk_round_up(sizeof(struct yk_team) + count * sizeof(struct yk_deque), 64);
+    const size_t bytes =
+        yk_round_up(sizeof(struct yk_team) + (size_t)count * sizeof(struct yk_deque), 64);
     struct yk_team *const team = aligned_alloc(64, bytes);
     if (team == NULL) {
         return -ENOMEM;
@@ -151,6 +152,38 @@ static void call(struct yk_team *team)
     }
 }
 
+/* A busy deque with a frame that nobody took; NULL: none. */
+static struct yk_deque *find_victim(struct yk_team *team)
+{
+    unsigned index = 0;
+    uint64_t left = guests(team);
+    struct yk_deque *victim = next_busy(team, &index, &left);
+    while (victim != NULL && !yk_deque_shows(victim)) {
+        victim = next_busy(team, &index, &left);
+    }
+    return victim;
+}
+
+/* There is room for one more. Its owners may spawn nothing for long; then one who sleeps is to come
+ * and look. */
+static void call_sleepers(struct yk_team *team)
+{
+    call(team);
+    if (find_victim(team) == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < YK_TEAM_WORDS; i++) {
+        /* SYNC(hungry) seq_cst: after the place was freed. */
+        const uint64_t bits = atomic_load_explicit(&team->hungry[i], memory_order_seq_cst);
+        /* relaxed: who is about to park looks for himself. */
+        const uint64_t parked = atomic_load_explicit(&team->parked[i], memory_order_relaxed);
+        if ((bits & parked) != 0) {
+            yk_deque_wake(&team->deques[i * 64 + yk_lowest_bit(bits & parked)]);
+            return;
+        }
+    }
+}
+
 static bool has_place(struct yk_team *team)
 {
     /* SYNC(running) seq_cst: after the bits of who is hungry were read. */
@@ -169,8 +202,8 @@ void yk_place_free(struct yk_team *team)
 {
     /* SYNC(running) seq_cst: before we look who is hungry. */
     const uint64_t before = atomic_fetch_sub_explicit(&team->running, 1, memory_order_seq_cst);
-    if (before + yk_count_bits(guests(team)) >= team->pool->config.workers && is_hungry(team)) {
-        call(team);
+    if (before + yk_count_bits(guests(team)) >= yk_ctl_target(team->pool->ctl) && is_hungry(team)) {
+        call_sleepers(team);
     }
 }
 
@@ -353,8 +386,24 @@ void yk_team_leave(struct yk_deque *deque)
     const uint64_t others = ~atomic_fetch_or_explicit(
         &team->guests_free, 1ULL << (deque->index - team->workers), memory_order_release);
     if (yk_count_bits(others) > 1 && is_hungry(team)) {
-        call(team); /* there is room for one more */
+        call_sleepers(team);
     }
+}
+
+bool yk_team_is_busy(const struct yk_team *team)
+{
+    bool busy = guests(team) != 0;
+    for (unsigned i = 0; i < team->workers && !busy; i++) {
+        busy = is_busy(&team->deques[i]);
+    }
+    return busy;
+}
+
+/* All strangers share a number; nothing of theirs is written. */
+struct yoke_worker *yk_team_worker(struct yk_team *team)
+{
+    struct yk_deque *const deque = own_in(team);
+    return deque != NULL ? deque->worker : &team->deques[team->workers].guest;
 }
 
 /* --- being hungry --------------------------------------------------------------------------- */
@@ -365,18 +414,6 @@ void yk_hungry_begin(struct yk_deque *deque)
     if (deque->deaf_ns == 0) {
         register_hungry(deque);
     }
-}
-
-/* A busy deque with a frame that nobody took; NULL: none. */
-static struct yk_deque *find_victim(struct yk_team *team)
-{
-    unsigned index = 0;
-    uint64_t left = guests(team);
-    struct yk_deque *victim = next_busy(team, &index, &left);
-    while (victim != NULL && !yk_deque_shows(victim)) {
-        victim = next_busy(team, &index, &left);
-    }
-    return victim;
 }
 
 /* Shut the mailbox; what was in it, or NULL. */
@@ -409,20 +446,21 @@ static bool take_somewhere(struct yk_deque *deque)
     return deque->taken != NULL;
 }
 
-/* A frame was taken back from us, and our bit is gone. */
-static bool was_passed_over(const struct yk_deque *deque)
+/* Somebody gave us a frame, and may have taken it back since: our bit is gone. */
+static bool was_chosen(const struct yk_deque *deque)
 {
     /* SYNC(hungry) seq_cst: after asleep was set: who clears the bit later will wake us. */
     const uint64_t bits =
         atomic_load_explicit(&deque->team->hungry[deque->index / 64], memory_order_seq_cst);
-    return (bits >> deque->index % 64 & 1) == 0 && !yk_hungry_has_mail(deque);
+    return (bits >> deque->index % 64 & 1) == 0;
 }
 
 bool yk_hungry_look(struct yk_deque *deque, int64_t since_ns)
 {
     const int64_t now = yk_clock_ns();
     deque->now_ns = now;
-    if (deque->registered ? was_passed_over(deque) : now >= deque->deaf_until_ns) {
+    if (deque->registered ? was_chosen(deque) && !yk_hungry_has_mail(deque)
+                          : now >= deque->deaf_until_ns) {
         register_hungry(deque);
     }
     return yk_hungry_has_mail(deque) ||
@@ -444,7 +482,10 @@ bool yk_hungry_park(struct yk_deque *deque)
     /* SYNC(asleep) seq_cst: before our last look, after which they wake us. */
     atomic_store_explicit(&deque->asleep, YK_SLEEPS_IDLE, memory_order_seq_cst);
     set_parked(deque, true);
-    if (!deque->registered || was_passed_over(deque)) {
+    if (deque->registered && was_chosen(deque)) {
+        return true; /* whatever the mailbox says: what it says may be taken back */
+    }
+    if (!deque->registered) {
         register_hungry(deque);
     }
     /* SYNC(mail) seq_cst: after asleep. */

@@ -265,6 +265,28 @@ static bool is_surplus(const struct yoke_worker *worker)
            (!yk_table_looks_empty(worker->table) || yk_posts_queued(worker->ctl, 1) != 0);
 }
 
+/* A task of the table, or posts; in turn while there are both. False: there is nothing. */
+static bool run_next(struct yoke_worker *worker, bool queue)
+{
+    if (worker->posts_turn && yk_posts_run(worker)) {
+        worker->posts_turn = false;
+        return true;
+    }
+    uint64_t word = 0;
+    struct yk_slot *const slot = take(worker, queue, &word);
+    worker->posts_turn = slot != NULL;
+    if (slot == NULL) {
+        return yk_posts_run(worker);
+    }
+    yk_posts_leave(worker);
+    if (YK_UNLIKELY(worker->owes_wake)) {
+        yk_worker_pass_on(worker);
+    }
+    yk_worker_run(worker, slot, word);
+    worker->ran++;
+    return true;
+}
+
 int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
 {
     /* One task after the other: look how many there are. After a sleep: take what has come. */
@@ -282,23 +304,7 @@ int yoke_worker_next(yoke_worker *worker, int64_t until_ns)
             }
             continue;
         }
-        uint64_t word = 0;
-        if (worker->posts_turn && yk_posts_run(worker)) {
-            worker->posts_turn = false;
-            return 0;
-        }
-        struct yk_slot *const slot = take(worker, queue, &word);
-        worker->posts_turn = slot != NULL;
-        if (slot == NULL && yk_posts_run(worker)) {
-            return 0;
-        }
-        if (slot != NULL) {
-            yk_posts_leave(worker);
-            if (YK_UNLIKELY(worker->owes_wake)) {
-                yk_worker_pass_on(worker);
-            }
-            yk_worker_run(worker, slot, word);
-            worker->ran++;
+        if (run_next(worker, queue)) {
             return 0;
         }
         queue = false;
