@@ -388,7 +388,9 @@ void yoke_each_run(yoke_strand strand, yoke_frame *frame)
 
 int yoke_strand_cancelled(yoke_strand strand)
 {
-    return yk_cancel_seen(yk_deque_of(strand.deque)->stretch->cancel) ? 1 : 0;
+    const struct yk_deque *const deque = yk_deque_of(strand.deque);
+    const bool told = deque->team == NULL && yk_cancel_flagged(); /* in a process worker */
+    return told || yk_cancel_seen(deque->stretch->cancel) ? 1 : 0;
 }
 
 unsigned yoke_strand_worker(yoke_strand strand)
@@ -399,20 +401,26 @@ unsigned yoke_strand_worker(yoke_strand strand)
 /* --- where it begins ------------------------------------------------------------------------ */
 
 /* Nobody can take anything from this one. */
-static int run_alone(yoke_fork_fn *fn, void *arg, yoke_cancel *cancel)
+static int run_alone(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, yoke_cancel *cancel)
 {
     yoke_frame **const area = calloc(YK_DEQUE_SLOTS + 16, sizeof(void *));
     struct yk_deque *const deque = aligned_alloc(YK_CACHE_LINE, sizeof *deque);
     if (area != NULL && deque != NULL) {
         struct yk_stretch stretch;
-        const struct yoke_task *const outer = yk_task_own();
+        struct yoke_task task = yk_serial_task(NULL, cancel);
+        task.slot = NULL;
+        if (pool != NULL && pool->team != NULL) {
+            task.worker = yk_team_worker(pool->team);
+        }
         memset(deque, 0, sizeof *deque);
         deque->slots = area + 8;
         deque->ends.split = deque->slots;
-        deque->worker = outer != NULL && outer->worker != NULL ? outer->worker : &deque->guest;
+        deque->worker = task.worker != NULL ? task.worker : &deque->guest;
         yk_deque_limit_set(deque, yk_deque_end(deque));
         yk_stretch_open(&stretch, deque, deque->slots, NULL, cancel);
+        yk_task_enter(&task);
         fn((yoke_strand){&deque->ends, deque->slots}, arg);
+        yk_task_leave(&task);
     }
     const int rc = area != NULL && deque != NULL ? 0 : -ENOMEM;
     free(area);
@@ -427,7 +435,7 @@ int yk_fork_run(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, yoke_cancel
     struct yk_deque *const deque =
         pool != NULL && pool->team != NULL ? yk_team_enter(pool->team, &top) : NULL;
     if (deque == NULL) {
-        return run_alone(fn, arg, cancel);
+        return run_alone(pool, fn, arg, cancel);
     }
     struct yk_stretch stretch;
     struct yoke_task task = {.worker = deque->worker};

@@ -123,6 +123,14 @@ struct yoke_cancel *yk_cancel_own(void);
 /* What work with these options belongs to: options.cancel, or the token of the task that asks.
  * Borrowed. NULL inside a process worker, where there are no tokens. */
 struct yoke_cancel *yk_cancel_of(const yoke_options *options);
+/* A process worker: its task was cancelled. */
+static inline bool yk_cancel_flagged(void)
+{
+    const struct yk_cancel_place *const place = yk_cancel_top;
+    /* relaxed: a request, seen sooner or later. */
+    return place != NULL && place->flag != NULL &&
+           atomic_load_explicit(place->flag, memory_order_relaxed) != 0;
+}
 /* The caller is to return -ECANCELED: its task, or its thread, was cancelled. Notes that it knows. */
 bool yk_cancel_here(void);
 
