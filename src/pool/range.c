@@ -123,6 +123,18 @@ static void note_failure(struct range *range, yoke_outcome outcome)
     }
 }
 
+/* Nothing begins any more: what begins here, an item or a part, does not run. */
+static bool skipped(struct range *range, size_t begin)
+{
+    if (YK_LIKELY(!stopped(range))) {
+        return false;
+    }
+    const bool part = range->accumulators != NULL;
+    const size_t item = part ? yk_fixed_begin(range->sweep->count, range->items, begin) : begin;
+    note_failure(range, (yoke_outcome){.kind = YOKE_CANCELLED, .item = item});
+    return true;
+}
+
 static void note(struct range *range, size_t item, int32_t code)
 {
     yoke_outcome outcome = yk_outcome_of(code);
@@ -140,6 +152,10 @@ static struct yoke_task task_of(const struct range *range)
 {
     struct yoke_task task = yk_serial_task(range->sweep->options.context, range->cancel);
     task.slot = NULL;
+    const struct yoke_pool *const pool = range->sweep->pool;
+    if (task.worker == NULL || task.worker->ctl != pool->ctl) {
+        task.worker = yk_team_worker(pool->team); /* a short range: the caller is no guest */
+    }
     return task;
 }
 
@@ -153,7 +169,7 @@ static size_t map_leaf(struct range *range, size_t begin, size_t end)
     struct yoke_task task = task_of(range);
     size_t i = begin;
     yk_task_enter(&task);
-    for (; i < end && !stopped(range); i++) {
+    for (; i < end && !skipped(range, i); i++) {
         task.item = i;
         task.deadline_ns = yk_serial_deadline(timeout_ns);
         const int32_t code = yk_task_call(&task, sweep->fn, in, out);
@@ -186,7 +202,7 @@ static size_t reduce_leaf(struct range *range, size_t begin, size_t end)
 {
     const size_t count = range->sweep->count;
     size_t ran = 0;
-    for (size_t p = begin; p < end && !stopped(range); p++) {
+    for (size_t p = begin; p < end && !skipped(range, p); p++) {
         ran += call_range(range, yk_fixed_begin(count, range->items, p),
                           yk_fixed_begin(count, range->items, p + 1),
                           range->accumulators + p * range->stride);
@@ -217,7 +233,7 @@ static void learn(struct range *range, size_t items, int64_t took_ns)
 
 static void leaf(struct range *range, size_t begin, size_t end, struct tally *tally)
 {
-    if (stopped(range)) {
+    if (skipped(range, begin)) {
         return;
     }
     const int64_t begin_ns = yk_clock_ns();
@@ -236,7 +252,7 @@ static void split(yoke_strand strand, struct range *range, size_t begin, size_t 
                   struct tally *tally)
 {
     struct half right = {.range = range};
-    while (end - begin > advice(&range->grain)) {
+    while (end - begin > advice(&range->grain) && !stopped(range)) {
         const size_t middle = begin + (end - begin) / 2;
         right.begin = middle;
         right.end = end;
@@ -331,7 +347,7 @@ static bool is_worth_a_wake(struct yk_team *team, uint64_t total_ns)
 static void run_short(struct range *range)
 {
     const uint64_t begin = yk_ticks();
-    if (stopped(range)) {
+    if (skipped(range, 0)) {
         return;
     }
     (void)run_leaf(range, 0, range->items);
