@@ -394,7 +394,8 @@ bool yk_pool_drained_locked(struct yoke_pool *pool)
             yk_unit_poll_locked(pool, pool->units[i]);
         }
     }
-    return pool->in_flight == 0 && yk_posts_count(pool).in_flight == 0;
+    return pool->in_flight == 0 && yk_posts_count(pool).in_flight == 0 &&
+           (pool->team == NULL || !yk_team_is_busy(pool->team));
 }
 
 /* Wait until no task is under way; false: there still are at until_ns. */
@@ -492,8 +493,10 @@ int yk_pool_closed(struct yoke_pool *pool)
 {
     yk_biased_lock(&pool->lock);
     const int closed = pool->closed;
+    const bool stopping = pool->stopping;
     yk_biased_unlock(&pool->lock);
-    return closed;
+    /* A pool that lets its tasks finish lets them finish what they start. */
+    return closed != 0 && !stopping && yk_pool_inside_task(pool) ? 0 : closed;
 }
 
 void yk_pool_count(struct yoke_pool *pool, uint64_t tasks)

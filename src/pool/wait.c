@@ -232,11 +232,12 @@ static uint64_t count_ended(struct yoke_pool *pool, uint64_t ended, uint32_t *ev
 {
     yk_biased_lock(&pool->lock);
     yk_pool_collect_all_locked(pool);
+    const uint64_t posts = yk_posts_count(pool).ended;
     *event = pool->kind != YOKE_SERIAL ? yk_pool_event(pool) : 0;
-    if (pool->tasks == ended && pool->watchers != 0 && yk_pool_notify_all_locked(pool)) {
+    if (pool->tasks + posts == ended && pool->watchers != 0 && yk_pool_notify_all_locked(pool)) {
         yk_pool_collect_all_locked(pool);
     }
-    const uint64_t now = pool->tasks;
+    const uint64_t now = pool->tasks + posts;
     yk_biased_unlock(&pool->lock);
     return now;
 }
@@ -272,8 +273,10 @@ int yoke_pool_await(yoke_pool *pool, uint64_t *ended, int64_t until_ns)
     if (*ended != before || until_ns <= 0 || pool->kind == YOKE_SERIAL) {
         return *ended != before ? 0 : -ETIMEDOUT;
     }
+    struct yk_posts *const posts = yk_posts_drain_begin(pool);
     watch(pool, 1);
     rc = await_end(pool, before, until_ns, ended);
     watch(pool, -1U);
+    yk_posts_drain_end(posts);
     return rc;
 }
