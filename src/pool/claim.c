@@ -190,25 +190,37 @@ unsigned yk_table_spinners(const struct yk_table *table)
     return count;
 }
 
-bool yk_table_wake_one(const struct yk_table *table)
+/* At most so many; how many. */
+static size_t wake(const struct yk_table *table, size_t most)
 {
+    size_t woken = 0;
     for (size_t i = 0; i <= table->line_count / 64; i++) {
         /* SYNC(sleepers) seq_cst: after tail was written, see above. */
         uint64_t bits = atomic_load_explicit(&table->ctl->sleepers[i], memory_order_seq_cst);
-        while (bits != 0) {
+        for (; bits != 0 && woken < most; bits &= bits - 1) {
             const unsigned bit = yk_lowest_bit(bits);
             const size_t index = i * 64 + bit;
-            bits &= bits - 1;
             /* SYNC(sleepers) seq_cst: who clears the bit is the one who wakes. */
             const uint64_t before = atomic_fetch_and_explicit(&table->ctl->sleepers[i],
                                                               ~(1ULL << bit), memory_order_seq_cst);
-            if ((before >> bit & 1) == 0 || index >= table->line_count) {
-                continue;
+            if ((before >> bit & 1) != 0 && index < table->line_count) {
+                yk_table_wake_line(table, &table->lines[index]);
+                woken++;
             }
-            struct yk_line *const line = &table->lines[index];
-            yk_table_wake_line(table, line);
-            return true;
+        }
+        if (woken == most) {
+            break;
         }
     }
-    return false;
+    return woken;
+}
+
+bool yk_table_wake_one(const struct yk_table *table)
+{
+    return wake(table, 1) != 0;
+}
+
+void yk_table_wake_all(const struct yk_table *table)
+{
+    (void)wake(table, SIZE_MAX);
 }

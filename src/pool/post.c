@@ -72,10 +72,13 @@ static struct yk_posts *begin(struct yoke_pool *pool)
     if (posts == NULL) {
         posts = make(pool);
         if (posts != NULL) {
+            /* The pool may have been closed before. */
+            atomic_init(&posts->state, pool->stopping      ? YK_POSTS_STOPPED
+                                       : pool->closed != 0 ? YK_POSTS_INSIDE
+                                                           : YK_POSTS_OPEN);
             /* SYNC(posts) seq_cst: before we look who sleeps. */
             atomic_store_explicit(&pool->ctl->posts, posts, memory_order_seq_cst);
-            while (yk_table_wake_one(&pool->table)) {
-            }
+            yk_table_wake_all(&pool->table);
         }
     }
     yk_biased_unlock(&pool->lock);
@@ -249,7 +252,7 @@ static void run_here(struct yk_posts *posts, const struct yk_cell *call)
 }
 
 /* 0: there was room; YOKE_ECLOSED, -EINTR, -ECANCELED. */
-static int await_room(struct yk_posts *posts)
+static int await_room(struct yk_posts *posts, const struct yoke_cancel *token)
 {
     for (uint32_t i = 0; i < posts->pool->spins_max; i++) {
         if (i % NAP_SPINS == 0 && yk_ring_has_room(&posts->ring, ROOM_CELLS)) {
@@ -267,6 +270,9 @@ static int await_room(struct yk_posts *posts)
         }
         if (state_of(posts) != YK_POSTS_OPEN) {
             return YOKE_ECLOSED;
+        }
+        if (yk_cancel_seen(token)) {
+            return -ECANCELED;
         }
         /* In stretches: who makes room tells us when its batch is over, not at each cell. */
         const int rc = yk_wait(&posts->room, seen, yk_clock_ns() + LOOK_UP_NS, YK_PRIVATE);
@@ -301,7 +307,8 @@ static int put(struct yk_posts *posts, const struct yk_cell *call)
             run_here(posts, call);
             return 0;
         }
-        const int rc = await_room(posts);
+        const bool has_token = (call->flags & YK_POST_TOKEN) != 0;
+        const int rc = await_room(posts, has_token ? data_get(call, YK_POST_TOKEN_AT) : NULL);
         if (rc != 0) {
             return rc;
         }

@@ -305,6 +305,8 @@ bool yk_table_looks_ready(const struct yk_table *table);
 unsigned yk_table_spinners(const struct yk_table *table);
 /* Wake one sleeping worker, if any. */
 bool yk_table_wake_one(const struct yk_table *table);
+/* Wake all that sleep now, each once: who goes to sleep meanwhile is let sleep. */
+void yk_table_wake_all(const struct yk_table *table);
 /* Wake this worker if it sleeps for work, or is about to. */
 void yk_table_wake_line(const struct yk_table *table, struct yk_line *line);
 /* Tell it to end, whatever it waits for. */
