@@ -79,6 +79,8 @@ YOKE_API YOKE_COLD char *yoke_fork_taken(yoke_deque *deque, yoke_frame **slot, y
  * call, which never happens, each would cost every forked function saving its registers at its very
  * beginning, also where it returns at once (fib: 4.0 ns in place of 3.0). */
 #if defined(__x86_64__) && defined(__SSE2__)
+YOKE_API void yoke_fork_called_kept(void); /* not as C calls it */
+YOKE_API void yoke_fork_taken_kept(void);
 #if defined(__AVX512F__)
 #define YOKE_FORK_WIDE \
     , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", \

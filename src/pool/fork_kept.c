@@ -2,7 +2,7 @@
  * fork_kept.c - the way from inline code to fork.c that keeps the general registers.
  *
  * The caller names what is not kept: the arguments, rax, r10, r11 and all vector registers. See
- * YOKE_FORK_SLOW_ in fork.h for why. Elsewhere than on x86-64 there is none.   Room: pool.
+ * YOKE_FORK_SLOW in fork.h for why. Elsewhere than on x86-64 there is none.   Room: pool.
  */
 #include <yoke/fork.h>
 
