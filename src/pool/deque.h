@@ -75,6 +75,7 @@ struct yk_deque {
     uint32_t entered;       /* how often; a guest leaves with the last */
     bool registered;        /* its bit in hungry was set */
     bool slept;             /* since it became hungry */
+    bool call_due;          /* it is hungry, and has not called yet */
     int64_t deaf_ns;        /* how long it keeps quiet after frames that were not worth a wake */
     int64_t deaf_until_ns;
     int64_t warm_until_ns; /* worth spinning until then */

@@ -197,11 +197,17 @@ static void place_take(struct yk_team *team)
     atomic_fetch_add_explicit(&team->running, 1, memory_order_relaxed);
 }
 
+/* Returns how many there were. */
+static uint64_t place_give_back(struct yk_team *team)
+{
+    /* SYNC(running) seq_cst: before we look who is hungry. */
+    return atomic_fetch_sub_explicit(&team->running, 1, memory_order_seq_cst);
+}
+
 /* Who found no place used up the calls of all who are hungry. */
 void yk_place_free(struct yk_team *team)
 {
-    /* SYNC(running) seq_cst: before we look who is hungry. */
-    const uint64_t before = atomic_fetch_sub_explicit(&team->running, 1, memory_order_seq_cst);
+    const uint64_t before = place_give_back(team);
     if (before + yk_count_bits(guests(team)) >= yk_ctl_target(team->pool->ctl) && is_hungry(team)) {
         call_sleepers(team);
     }
@@ -223,6 +229,7 @@ static void open_mail(struct yk_deque *deque)
 static void register_hungry(struct yk_deque *deque)
 {
     open_mail(deque);
+    deque->call_due = false;
     call(deque->team);
 }
 
@@ -459,8 +466,8 @@ bool yk_hungry_look(struct yk_deque *deque, int64_t since_ns)
 {
     const int64_t now = yk_clock_ns();
     deque->now_ns = now;
-    if (deque->registered ? was_chosen(deque) && !yk_hungry_has_mail(deque)
-                          : now >= deque->deaf_until_ns) {
+    const bool chosen = deque->registered && was_chosen(deque) && !yk_hungry_has_mail(deque);
+    if (deque->registered ? chosen || deque->call_due : now >= deque->deaf_until_ns) {
         register_hungry(deque);
     }
     return yk_hungry_has_mail(deque) ||
@@ -485,7 +492,7 @@ bool yk_hungry_park(struct yk_deque *deque)
     if (deque->registered && was_chosen(deque)) {
         return true; /* whatever the mailbox says: what it says may be taken back */
     }
-    if (!deque->registered) {
+    if (!deque->registered || deque->call_due) {
         register_hungry(deque);
     }
     /* SYNC(mail) seq_cst: after asleep. */
@@ -522,14 +529,14 @@ static void run_given(struct yk_deque *deque, yoke_frame *frame, bool again)
     learn(deque, now, now - begin_ns);
     again = again && deque->deaf_ns == 0;
     deque->slept = false;
-    yk_place_free(deque->team);
     if (again) {
+        (void)place_give_back(deque->team);
         open_mail(deque);
+        deque->call_due = true; /* after the next look: it would disturb who begins the next one */
+    } else {
+        yk_place_free(deque->team);
     }
     yk_frame_done(frame);
-    if (again) {
-        call(deque->team);
-    }
 }
 
 /* Who gave it clears our bit, and whoever finds it set until then finds the mailbox shut. */
