@@ -12,6 +12,7 @@
 #define CHECK_TIMEOUT 120
 #include <sys/mman.h>
 
+#include "pool/job.h"
 #include "stepkill_calls.h"
 
 enum { PAIR = 2, JOBS = 5, TURN = 40, STEPS = 4000, LOST_MAX = 2 };
@@ -175,6 +176,8 @@ static _Noreturn void look_in_copy(struct stepkill *s, const int *pids,
           p->heap.base);
     yk_heap_import(&p->heap, owner);
     s->pool->generation = yk_process_generation();
+    for (int i = 0; i < JOBS; i++)
+        p->task[i].c.job->generation = yk_process_generation();
     yk_biased_unlock(&s->pool->lock);
     const unsigned first = roll(PAIR);
     bury(s->pool, pids[first], owner + 1);
