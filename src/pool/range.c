@@ -16,9 +16,10 @@
 
 #define LEAF_NS 10000LL    /* a leaf should take: far more than pushing it, short enough to share */
 #define SHORT_TICKS 100000 /* that was not short: some 30 us */
-#define SHORT_NS 2500      /* nobody could help with so little */
-#define WAKE_NS 60000      /* nobody is woken for less: that takes 20 to 50 us */
-#define LEAVES 32          /* for each worker at least, however little an item costs */
+#define LONG_NS 20000000ULL
+#define SHORT_NS 2500 /* nobody could help with so little */
+#define WAKE_NS 60000 /* nobody is woken for less: that takes 20 to 50 us */
+#define LEAVES 32     /* for each worker at least, however little an item costs */
 
 /* What some leaves did. */
 struct tally {
@@ -72,6 +73,12 @@ static uint32_t cost_of_item(const struct yk_sweep *sweep)
     /* relaxed: the word is all there is. */
     const uint64_t hint = atomic_load_explicit(hint_of(sweep), memory_order_relaxed);
     return hint >> 32 == (uint32_t)fn_of(sweep) ? (uint32_t)hint : 0;
+}
+
+static size_t cost_of_all(const struct yk_sweep *sweep)
+{
+    size_t sum = 0;
+    return yk_mul_overflows(cost_of_item(sweep), sweep->count, &sum) ? SIZE_MAX : sum;
 }
 
 static void remember(const struct yk_sweep *sweep, uint64_t spent_ns, size_t items)
@@ -343,7 +350,8 @@ static bool is_worth_a_wake(struct yk_team *team, uint64_t total_ns)
     return worth;
 }
 
-/* In the caller, who tells nobody. Should it turn out to be long, its cost is learnt anew. */
+/* In the caller, who tells nobody. Should it turn out to be long, its items count as costly until
+ * many measured ones have shown otherwise. */
 static void run_short(struct range *range)
 {
     const uint64_t begin = yk_ticks();
@@ -352,8 +360,10 @@ static void run_short(struct range *range)
     }
     (void)run_leaf(range, 0, range->items);
     if (YK_UNLIKELY(yk_ticks() - begin > SHORT_TICKS)) {
+        const uint64_t cost = yk_min(16 * LONG_NS / range->items + 1, UINT32_MAX);
         /* relaxed: as in remember. */
-        atomic_store_explicit(hint_of(range->sweep), 0, memory_order_relaxed);
+        atomic_store_explicit(hint_of(range->sweep), fn_of(range->sweep) << 32 | cost,
+                              memory_order_relaxed);
     }
     range->tally.leaves = 1;
 }
@@ -361,8 +371,9 @@ static void run_short(struct range *range)
 static int run(struct range *range)
 {
     const struct yk_sweep *const sweep = range->sweep;
-    const uint64_t cost = cost_of_item(sweep) * (uint64_t)sweep->count / range->items;
-    const uint64_t total_ns = cost * range->items / 16;
+    const size_t sum = cost_of_all(sweep);
+    const uint64_t cost = sum / range->items;
+    const uint64_t total_ns = sum / 16;
     int rc = 0;
     if (cost != 0 && total_ns < SHORT_NS) {
         run_short(range);

@@ -243,7 +243,7 @@ int yoke_sort_kind_run(yoke_pool *pool, void *base, size_t count, const yoke_sor
         yk_mul_overflows(count, kind->bytes, &bytes) || bytes > PTRDIFF_MAX) {
         return -EINVAL;
     }
-    if (bytes <= sizeof small) {
+    if (count < 2 || bytes <= sizeof small) {
         return yoke_run(pool, sort_all, &sort, options);
     }
     void *buffer;

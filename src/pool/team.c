@@ -524,6 +524,7 @@ static void run_given(struct yk_deque *deque, yoke_frame *frame, bool again)
     yk_posts_leave(deque->worker);
     begin(deque);
     yk_frame_run(deque, deque->slots, frame);
+    yk_worker_unblock_all(deque->worker);
     end(deque);
     const int64_t now = yk_clock_ns();
     learn(deque, now, now - begin_ns);

@@ -193,6 +193,14 @@ static void give_up(struct yoke_worker *worker, struct yk_slot *slot, uint64_t w
     yk_signals_restore(&mask);
 }
 
+void yk_worker_unblock_all(struct yoke_worker *worker)
+{
+    if (YK_UNLIKELY(worker->blocks != 0)) {
+        worker->blocks = 0;
+        yk_worker_unblock(worker);
+    }
+}
+
 void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word)
 {
     struct yoke_task task = {.context = slot->context, .slot = slot, .worker = worker};
@@ -216,10 +224,7 @@ void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t wo
         break;
     }
     yk_task_leave(&task);
-    if (YK_UNLIKELY(worker->blocks != 0)) {
-        worker->blocks = 0; /* it forgot to say that it waits no more */
-        yk_worker_unblock(worker);
-    }
+    yk_worker_unblock_all(worker);
     if (worker->ctl->processes) {
         yk_stdio_flush(); /* what the task printed is out before its result is in */
     }

@@ -57,6 +57,8 @@ static inline struct yoke_worker yk_worker_of(const struct yk_table *table, stru
     };
 }
 
+/* What it ran forgot to say that it waits no more. */
+void yk_worker_unblock_all(struct yoke_worker *worker);
 /* Run a claimed slot to its end and complete it. */
 void yk_worker_run(struct yoke_worker *worker, struct yk_slot *slot, uint64_t word);
 /* The life of a worker: hooks, init, tasks until told to stop. */
