@@ -16,7 +16,7 @@
 #include "check.h"
 #include <stdbool.h>
 
-enum { MOST = 4, ROUNDS = 100000, ALARM_MS = 10000, PART_MS = 4000 };
+enum { MOST = 4, ROUNDS = 100000, ALARM_MS = 10000, PART_MS = 9000 };
 
 static long wanted_rounds;
 static uint64_t state;
