@@ -235,8 +235,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_reduce(yoke_pool *pool, yoke_range_fn *fn, yok
 /** Hand one task to the pool; waits for room when 1024 tasks are under way (on a thread pool with
  *  more workers_max: that many).
  *
- *  On a serial pool, and from inside a task of the same thread pool when there is no room, the
- *  task runs before this returns.
+ *  On a serial pool the task runs before this returns. From inside a task of a thread pool nobody
+ *  waits for the room of a thread pool: the task runs before this returns, or is left to a worker.
  *
  *  \param in         copied; may be NULL when in_bytes is 0. At most 1 GiB.
  *  \param out_bytes  room for the result, at most 1 GiB; 0 if there is none, or if the task calls
@@ -273,8 +273,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, cons
 /** Run fn(task, in, NULL) some time, and tell nobody: the cheapest way to hand in a task.
  *
  *  Thread pools keep it in a ring of 1024 entries of 64 bytes (made with the first post; one
- *  worker runs what one thread posts in order). When that is full the caller waits for room; inside a task of the
- *  same pool it runs the new task itself. A serial pool runs it before this returns; a process pool
+ *  worker runs what one thread posts in order). When that is full the caller waits for room; inside a task of a
+ *  thread pool it runs the new task itself, or leaves it to a worker. A serial pool runs it before this returns; a process pool
  *  treats it as yoke_submit and yoke_job_release would.
  *
  *  \param in        copied; may be NULL when in_bytes is 0. At most 1 GiB. Up to 48 bytes lie in the

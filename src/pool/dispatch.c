@@ -401,20 +401,21 @@ static struct yk_slot *claim_for_help_locked(struct yoke_pool *pool, struct yk_u
     return yk_table_claim_at(slot, unit->ticket, YK_OWNER_PROGRAM, word) ? slot : NULL;
 }
 
-bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit)
+/* The unit, or without one the first of the backlog, in a worker of that number. */
+static bool help(struct yoke_pool *pool, struct yk_unit *given, unsigned number)
 {
-    if (pool->kind != YOKE_THREADS) {
-        return false;
-    }
     struct yk_slot spare = {0};
     uint64_t word = 0;
     yk_biased_lock(&pool->lock);
-    struct yk_slot *const slot = claim_for_help_locked(pool, unit, &spare, &word);
+    struct yk_unit *const unit = given != NULL ? given : pool->backlog;
+    struct yk_slot *const slot =
+        unit != NULL ? claim_for_help_locked(pool, unit, &spare, &word) : NULL;
     yk_biased_unlock(&pool->lock);
     if (slot == NULL) {
         return false;
     }
     struct yoke_worker helper = yk_worker_of(&pool->table, NULL);
+    helper.index = number;
     helper.helped = unit;
     yk_worker_run(&helper, slot, word);
     if (slot == &spare) {
@@ -427,4 +428,14 @@ bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit)
         yk_table_announce(&pool->table);
     }
     return true;
+}
+
+bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit)
+{
+    return pool->kind == YOKE_THREADS && help(pool, unit, pool->table.line_count);
+}
+
+void yk_pool_help_backlog(struct yoke_pool *pool, unsigned number)
+{
+    (void)help(pool, NULL, number);
 }

@@ -250,6 +250,19 @@ bool yk_pool_inside_task(const struct yoke_pool *pool)
     return false;
 }
 
+bool yk_threads_inside_task(void)
+{
+    for (const struct yoke_task *task = yk_task_own(); task != NULL; task = task->outer) {
+        const struct yoke_worker *const worker = task->worker;
+        /* In a child that was forked in the task, it is nobody's. */
+        if (worker != NULL && !worker->ctl->processes &&
+            worker->ctl->generation == yk_process_generation()) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void free_ctl(struct yoke_pool *pool)
 {
     if (pool->ctl == NULL) {

@@ -222,6 +222,8 @@ uint32_t yk_unit_doom_locked(struct yoke_pool *pool, struct yk_unit *unit, uint3
 void yk_pool_revoke_all_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock);
 /* Run the unit here if nobody has begun it; lock not held. True if it was run. */
 bool yk_unit_help(struct yoke_pool *pool, struct yk_unit *unit);
+/* Run the first unit of the backlog here, if there is one, as the worker of that number. */
+void yk_pool_help_backlog(struct yoke_pool *pool, unsigned number);
 /* Sleep until something happened in the pool since `event` was read: 0, or as yk_wait. */
 int yk_pool_await(struct yoke_pool *pool, uint32_t event, int64_t until_ns);
 /* The same, whatever signals and interrupts come. */
@@ -289,6 +291,8 @@ void yk_pool_forget(struct yoke_pool *pool);
 
 /* The calling thread is inside a task of this pool, however deep. */
 bool yk_pool_inside_task(const struct yoke_pool *pool);
+/* The same, of any thread pool. */
+bool yk_threads_inside_task(void);
 
 /* --- reborn.c: a pool in a child after fork() ------------------------------------------------ */
 
@@ -318,6 +322,11 @@ void yk_posts_drain_end(struct yk_posts *posts);
 void yk_posts_close(struct yoke_pool *pool);
 void yk_posts_stop(struct yoke_pool *pool);
 void yk_posts_free(struct yoke_pool *pool);
+/* A task left a unit in the backlog: a worker is to run it. False: there is no memory to say so. */
+bool yk_posts_call_for_backlog(struct yoke_pool *pool);
+/* spill.c. Around a call that runs because there was no room; false: too many are on this stack. */
+bool yk_here_enter(void);
+void yk_here_leave(void);
 
 /* --- threads.c ------------------------------------------------------------------------------ */
 

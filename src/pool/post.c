@@ -89,6 +89,7 @@ void yk_posts_free(struct yoke_pool *pool)
 {
     struct yk_posts *const posts = of_pool(pool);
     if (posts != NULL) {
+        (void)yk_spill_drop(posts);
         yk_unmap(posts->hands, hands_bytes(posts->hand_count));
         yk_ring_fini(&posts->ring);
         yk_cancel_drop(posts->token);
@@ -238,10 +239,16 @@ static int state_of(const struct yk_posts *posts)
     return atomic_load_explicit(&posts->state, memory_order_acquire);
 }
 
-/* Full, and the caller is a task of the pool: it does the work itself. */
+/* Full, and the caller is a task: it does the work itself. In a task of another pool its worker has
+ * the number of who helps. */
 static void run_here(struct yk_posts *posts, const struct yk_cell *call)
 {
     struct yoke_task task = yk_serial_task(NULL, posts->token);
+    struct yoke_worker helper = yk_worker_of(&posts->pool->table, NULL);
+    if (task.worker == NULL || task.worker->ctl != helper.ctl) {
+        task.worker = &helper;
+        task.slot = NULL;
+    }
     /* SYNC(posts-ended) release: counted before it is counted as ended. */
     atomic_fetch_add_explicit(&posts->here_begun, 1, memory_order_release);
     yk_task_enter(&task);
@@ -249,6 +256,33 @@ static void run_here(struct yk_posts *posts, const struct yk_cell *call)
     yk_task_leave(&task);
     /* SYNC(posts-ended) release: what it did is seen by who finds the pool drained. */
     atomic_fetch_add_explicit(&posts->here_ended, 1, memory_order_release);
+}
+
+/* Full, and the caller is a task. */
+static int run_or_spill(struct yk_posts *posts, const struct yk_cell *call)
+{
+    if (yk_here_enter()) {
+        run_here(posts, call);
+        yk_here_leave();
+        return 0;
+    }
+    const int rc = yk_spill_put(posts, call);
+    if (rc == 0) {
+        tell(posts, yk_posts_idle(posts));
+    }
+    return rc;
+}
+
+bool yk_posts_call_for_backlog(struct yoke_pool *pool)
+{
+    const struct yk_cell call = {.fn = NULL};
+    struct yk_posts *posts = yk_posts_of(pool->ctl);
+    posts = posts != NULL ? posts : begin(pool);
+    if (posts == NULL || yk_spill_put(posts, &call) == -ENOMEM) {
+        return false;
+    }
+    tell(posts, yk_posts_idle(posts));
+    return true;
 }
 
 /* 0: there was room; YOKE_ECLOSED, -EINTR, -ECANCELED. */
@@ -296,16 +330,14 @@ static int put(struct yk_posts *posts, const struct yk_cell *call)
         struct yk_cell *const cell = yk_ring_reserve(&posts->ring, &ticket);
         if (cell != NULL) {
             const uint64_t idle = yk_posts_idle(posts);
-            cell->fn = call->fn;
-            cell->flags = call->flags;
-            memcpy(cell->data, call->data, sizeof cell->data);
+            yk_cell_copy(cell, call);
             yk_ring_publish(cell, ticket);
             tell(posts, idle);
             return 0;
         }
-        if (inside) {
-            run_here(posts, call);
-            return 0;
+        /* Also in a task of another pool: those of this one may wait for room in that. */
+        if (inside || yk_threads_inside_task()) {
+            return run_or_spill(posts, call);
         }
         const bool has_token = (call->flags & YK_POST_TOKEN) != 0;
         const int rc = await_room(posts, has_token ? data_get(call, YK_POST_TOKEN_AT) : NULL);
@@ -499,7 +531,9 @@ void yk_posts_stop(struct yoke_pool *pool)
     }
     state_set(posts, YK_POSTS_STOPPED);
     uint64_t first = 0;
-    uint32_t count = 0;
+    uint32_t count = yk_spill_drop(posts);
+    /* SYNC(posts-ended) release: as if they had run. */
+    atomic_fetch_add_explicit(&posts->here_ended, count, memory_order_release);
     while ((count = yk_ring_claim(&posts->ring, YK_RING_CELLS, &first)) != 0) {
         drop_some(posts, first, count);
     }

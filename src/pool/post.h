@@ -45,8 +45,9 @@ struct yk_batch {
     bool seeks;    /* counted so in `idle` */
     bool dozes;    /* the same */
     bool watches;
-    bool watched_now; /* it comes from watching: batches that stand still are to be taken */
-    bool insists;     /* nobody moved what queues: a streamer does not keep us from it */
+    bool watched_now;     /* it comes from watching: batches that stand still are to be taken */
+    bool insists;         /* nobody moved what queues: a streamer does not keep us from it */
+    uint32_t before_ring; /* spilled ones to run before it is the ring's turn */
     _Alignas(YK_CACHE_LINE) struct yk_slot slot; /* what its tasks see of their pool */
 };
 
@@ -69,7 +70,10 @@ struct yk_posts {
     _Atomic uint32_t drainers;
     _Atomic uint32_t streamer; /* 1 + whose tasks are tiny: more workers would be in its way; 0 */
     _Atomic uint32_t watcher;  /* 1: a worker sleeps in short stretches for the others */
-    yk_mutex lock;             /* taking from batches; no other is taken under it */
+    yk_mutex lock;             /* taking from batches, spill; no other is taken under it */
+    struct yk_spilled *spill;  /* under lock: what tasks found no room for, the oldest first */
+    struct yk_spilled *spill_last;
+    _Atomic uint32_t spilled;                            /* how many; written under lock */
     _Alignas(YK_CACHE_LINE) _Atomic uint64_t here_begun; /* not by workers' hands */
     _Atomic uint64_t here_ended;
 };
@@ -92,6 +96,34 @@ static inline uint64_t yk_posts_idle(const struct yk_posts *posts)
     return atomic_load_explicit(&posts->idle, memory_order_seq_cst);
 }
 
+/* Calls that tasks found no room for. */
+static inline uint32_t yk_posts_spilled(const struct yk_posts *posts)
+{
+    /* SYNC(posts-spilled) seq_cst: after we were counted in `idle`. */
+    return atomic_load_explicit(&posts->spilled, memory_order_seq_cst);
+}
+
+/* Nothing queues, not even a ticket. */
+static inline bool yk_posts_is_empty(const struct yk_posts *posts)
+{
+    return yk_posts_spilled(posts) == 0 && yk_ring_is_empty(&posts->ring);
+}
+
+static inline void yk_cell_copy(struct yk_cell *to, const struct yk_cell *from)
+{
+    to->fn = from->fn;
+    to->flags = from->flags;
+    memcpy(to->data, from->data, sizeof to->data);
+}
+
+/* spill.c. A call copied, counted as begun; one without fn, which is not counted, is for the first
+ * of the backlog. 0, -ENOMEM, YOKE_ECLOSED; the caller wakes somebody. */
+int yk_spill_put(struct yk_posts *posts, const struct yk_cell *call);
+/* The oldest; false: there is none. */
+bool yk_spill_take(struct yk_posts *posts, struct yk_cell *call);
+/* All of them; how many were counted as begun. */
+uint32_t yk_spill_drop(struct yk_posts *posts);
+
 /* Wake a worker if one dozes and nobody seeks. */
 void yk_posts_wake(struct yk_posts *posts);
 /* A call begins or not, and is over. */
@@ -100,9 +132,7 @@ void yk_post_drop(const struct yk_cell *call);
 /* The call, copied out of its cell, which is free then. */
 static inline void yk_post_take(struct yk_cell *call, struct yk_cell *cell, uint64_t ticket)
 {
-    call->fn = cell->fn;
-    call->flags = cell->flags;
-    memcpy(call->data, cell->data, sizeof call->data);
+    yk_cell_copy(call, cell);
     yk_ring_free(cell, ticket);
 }
 /* Take what the worker of this hand has not begun: how many, from *first on. */

@@ -165,13 +165,16 @@ static void streamer_set(struct yk_posts *posts, uint32_t streamer)
 bool yk_posts_look(const struct yoke_worker *worker)
 {
     const struct yk_posts *const posts = yk_posts_of(worker->ctl);
-    return posts != NULL && !is_streamed(posts, worker->index) && yk_ring_has_next(&posts->ring);
+    return posts != NULL && (yk_posts_spilled(posts) != 0 || (!is_streamed(posts, worker->index) &&
+                                                              yk_ring_has_next(&posts->ring)));
 }
 
 unsigned yk_posts_queued(const struct yk_ctl *ctl, unsigned most)
 {
     const struct yk_posts *const posts = yk_posts_of(ctl);
-    return posts != NULL ? (unsigned)yk_min(yk_ring_count(&posts->ring), most) : 0;
+    return posts != NULL
+               ? (unsigned)yk_min(yk_ring_count(&posts->ring) + yk_posts_spilled(posts), most)
+               : 0;
 }
 
 static uint64_t idle_add(struct yk_posts *posts, uint64_t what)
@@ -193,7 +196,7 @@ void yk_posts_seek(struct yoke_worker *worker)
 /* We are not there any more for what is left. */
 static void pass_on(struct yk_posts *posts)
 {
-    if (yk_ring_is_empty(&posts->ring) && !batches_shown(posts)) {
+    if (yk_posts_is_empty(posts) && !batches_shown(posts)) {
         return;
     }
     const uint64_t idle = yk_posts_idle(posts);
@@ -250,6 +253,9 @@ int64_t yk_posts_doze(struct yoke_worker *worker)
     hand->dozes = true;
     /* SYNC(posts-watcher) seq_cst: whoever watches looks at all this after it, before it dozes. */
     const bool watched = atomic_load_explicit(&posts->watcher, memory_order_seq_cst) != 0;
+    if (yk_posts_spilled(posts) != 0) {
+        return 0;
+    }
     if (!yk_ring_is_empty(&posts->ring) && !(watched && is_streamed(posts, worker->index))) {
         hand->insists = true;
         return 0;
@@ -301,22 +307,28 @@ static void count_ended(struct yk_batch *hand)
     atomic_store_explicit(&hand->ended, ended, memory_order_release);
 }
 
-static inline void run_one(struct yk_posts *posts, struct yoke_task *task, struct yk_batch *hand,
-                           uint64_t ticket)
+static inline void run_call(struct yk_posts *posts, struct yoke_task *task, struct yk_batch *hand,
+                            const struct yk_cell *call)
 {
-    struct yk_cell call;
-    yk_post_take(&call, yk_ring_cell(&posts->ring, ticket), ticket);
-    if (YK_LIKELY(call.flags == 0)) {
-        (void)yk_task_call(task, call.fn, call.data, NULL);
+    if (YK_LIKELY(call->flags == 0)) {
+        (void)yk_task_call(task, call->fn, call->data, NULL);
     } else {
-        yk_post_run(task, &call);
+        yk_post_run(task, call);
         task->context = NULL;
         task->place.token = posts->token;
     }
     count_ended(hand);
 }
 
-/* False: nothing begins any more. */
+static inline void run_one(struct yk_posts *posts, struct yoke_task *task, struct yk_batch *hand,
+                           uint64_t ticket)
+{
+    struct yk_cell call;
+    yk_post_take(&call, yk_ring_cell(&posts->ring, ticket), ticket);
+    run_call(posts, task, hand, &call);
+}
+
+/* True: nothing begins any more. */
 static bool is_stopped(const struct yk_posts *posts)
 {
     /* SYNC(posts-state) seq_cst: after our batch was shown. */
@@ -411,8 +423,17 @@ static void settle(struct yk_posts *posts, struct yk_batch *hand)
     }
     /* SYNC(posts-drain) seq_cst: after what has ended. */
     if (YK_UNLIKELY(atomic_load_explicit(&posts->drainers, memory_order_seq_cst) != 0) &&
-        yk_ring_is_empty(&posts->ring)) {
+        yk_posts_is_empty(posts)) {
         yk_table_announce(&posts->pool->table);
+    }
+}
+
+/* It forgot to say that it waits no more. */
+static void forgive(struct yoke_worker *worker)
+{
+    if (YK_UNLIKELY(worker->blocks != 0)) {
+        worker->blocks = 0;
+        yk_worker_unblock(worker);
     }
 }
 
@@ -440,6 +461,7 @@ static void run_stream(struct yk_posts *posts, struct yoke_worker *worker, struc
     int64_t then = yk_clock_ns();
     while (count != 0) {
         run_batch(posts, &task, hand, first, count);
+        forgive(worker);
         ran += count;
         const int64_t now = yk_clock_ns();
         learn(posts, hand, count, now - then);
@@ -462,17 +484,49 @@ static void run_stream(struct yk_posts *posts, struct yoke_worker *worker, struc
     }
 }
 
-bool yk_posts_run(struct yoke_worker *worker)
+static void run_spilled_one(struct yk_posts *posts, struct yoke_worker *worker,
+                            struct yk_batch *hand, const struct yk_cell *call)
 {
-    struct yk_posts *const posts = yk_posts_of(worker->ctl);
-    if (YK_LIKELY(posts == NULL)) {
-        return false;
+    struct yoke_task task = {
+        .worker = worker, .slot = &hand->slot, .place = {.token = posts->token}};
+    if (call->fn == NULL) {
+        yk_pool_help_backlog(posts->pool, worker->index);
+    } else if (is_stopped(posts)) {
+        yk_post_drop(call);
+        count_ended(hand);
+    } else {
+        yk_task_enter(&task);
+        run_call(posts, &task, hand, call);
+        yk_task_leave(&task);
+        forgive(worker);
     }
-    struct yk_batch *const hand = hand_of(posts, worker);
+}
+
+/* As many as there were, then it is the ring's turn: each round takes all of them one step further,
+ * and few new ones begin while there are many. False: it is the ring's turn. */
+static bool run_spilled(struct yk_posts *posts, struct yoke_worker *worker, struct yk_batch *hand)
+{
+    struct yk_cell call;
+    if (hand->before_ring == 0) {
+        hand->before_ring = yk_posts_spilled(posts);
+    }
+    leave(posts, hand);
+    for (uint32_t i = 0; i < RUN_MOST && hand->before_ring != 0; i++) {
+        hand->before_ring--;
+        if (!yk_spill_take(posts, &call)) {
+            hand->before_ring = 0;
+            break;
+        }
+        run_spilled_one(posts, worker, hand, &call);
+    }
+    settle(posts, hand);
+    return hand->before_ring != 0;
+}
+
+/* From the ring, or from somebody's batch. */
+static bool run_queued(struct yk_posts *posts, struct yoke_worker *worker, struct yk_batch *hand)
+{
     uint64_t first = 0;
-    if (YK_UNLIKELY(hand->most == 0)) {
-        hand_begin(posts, hand, worker->index);
-    }
     if (YK_UNLIKELY(is_streamed(posts, worker->index)) && !hand->insists && !hand->watched_now) {
         return false;
     }
@@ -494,5 +548,28 @@ bool yk_posts_run(struct yoke_worker *worker)
     leave(posts, hand);
     run_stream(posts, worker, hand, first, count);
     settle(posts, hand);
+    return true;
+}
+
+bool yk_posts_run(struct yoke_worker *worker)
+{
+    struct yk_posts *const posts = yk_posts_of(worker->ctl);
+    if (YK_LIKELY(posts == NULL)) {
+        return false;
+    }
+    struct yk_batch *const hand = hand_of(posts, worker);
+    if (YK_UNLIKELY(hand->most == 0)) {
+        hand_begin(posts, hand, worker->index);
+    }
+    if (YK_LIKELY(yk_posts_spilled(posts) == 0)) {
+        hand->before_ring = 0;
+        return run_queued(posts, worker, hand);
+    }
+    if (YK_UNLIKELY(worker->owes_wake)) {
+        yk_worker_pass_on(worker);
+    }
+    if (!run_spilled(posts, worker, hand)) {
+        (void)run_queued(posts, worker, hand);
+    }
     return true;
 }

@@ -47,22 +47,38 @@ static int await_room_locked(struct yoke_pool *pool, struct yoke_cancel *token)
     return pool->closed;
 }
 
+/* There was no room. Too deep in such calls, what is left in the backlog is for the next worker. */
+static void help(struct yoke_pool *pool, yoke_job *job, bool left)
+{
+    const bool enters = yk_here_enter();
+    if (enters || (left && !yk_posts_call_for_backlog(pool))) {
+        (void)yk_unit_help(pool, &job->unit);
+    }
+    if (enters) {
+        yk_here_leave();
+    }
+}
+
 static int hand_in(struct yoke_pool *pool, yoke_job *job)
 {
-    const bool inside = pool->kind == YOKE_THREADS && yk_pool_inside_task(pool);
+    const bool threads = pool->kind == YOKE_THREADS;
+    const bool inside = threads && yk_pool_inside_task(pool);
+    const bool in_task = inside || (threads && yk_threads_inside_task());
     yk_biased_lock(&pool->lock);
-    /* A task must not wait for room that only it could make: it does the work itself. */
-    const bool full = inside && !yk_pool_has_room_locked(pool);
-    int rc = inside ? pool->closed : await_room_locked(pool, job->unit.token);
+    /* A task must not wait for room that only it could make, or one that waits for room in its own
+     * pool: it does the work itself. */
+    const bool full = in_task && !yk_pool_has_room_locked(pool);
+    int rc = in_task ? pool->closed : await_room_locked(pool, job->unit.token);
     if (inside && !pool->stopping) {
         rc = 0; /* a pool that lets its tasks finish lets them finish what they start */
     }
     if (rc == 0) {
         yk_unit_publish_locked(pool, &job->unit);
     }
+    const bool left = job->unit.state == YK_UNIT_BACKLOG;
     yk_biased_unlock(&pool->lock);
     if (rc == 0 && full) {
-        (void)yk_unit_help(pool, &job->unit);
+        help(pool, job, left);
     }
     return rc;
 }
