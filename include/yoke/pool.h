@@ -272,10 +272,10 @@ YOKE_API YOKE_MUST_CHECK int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, cons
 
 /** Run fn(task, in, NULL) some time, and tell nobody: the cheapest way to hand in a task.
  *
- *  Thread pools keep it in a ring of 1024 entries of 64 bytes (made with the first post; one
- *  worker runs what one thread posts in order). When that is full the caller waits for room; inside a task of a
- *  thread pool it runs the new task itself, or leaves it to a worker. A serial pool runs it before this returns; a process pool
- *  treats it as yoke_submit and yoke_job_release would.
+ *  Thread pools keep it in a ring of 1024 entries of 64 bytes (made with the first post; one worker
+ *  runs what one thread posts in order). When that is full the caller waits for room; inside a task
+ *  of a thread pool it runs the new task itself, or leaves it to a worker. A serial pool runs it
+ *  before this returns; a process pool treats it as yoke_submit and yoke_job_release would.
  *
  *  \param in        copied; may be NULL when in_bytes is 0. At most 1 GiB. Up to 48 bytes lie in the
  *                   ring, with a context or a token up to 32; more, and copied contexts, are

@@ -95,9 +95,10 @@ static int check_submit(yoke_fn *fn, const void *in, size_t in_bytes, size_t out
 static bool is_plain(const yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes,
                      size_t out_bytes)
 {
-    return pool != NULL && fn != NULL && yk_job_is_small(in_bytes, out_bytes) &&
-           (in != NULL || in_bytes == 0) && yk_pool_is_ours(pool) &&
-           yk_pool_knows(pool, (uintptr_t)fn) && yk_cancel_top == NULL;
+    /* The token first: in a task of a process worker the pool may not be there to be read. */
+    return yk_cancel_top == NULL && pool != NULL && fn != NULL &&
+           yk_job_is_small(in_bytes, out_bytes) && (in != NULL || in_bytes == 0) &&
+           yk_pool_is_ours(pool) && yk_pool_knows(pool, (uintptr_t)fn);
 }
 
 /* What yk_unit_place_locked does; there is room. */

@@ -126,6 +126,30 @@ static void a_chain_of_jobs_needs_little_stack(void)
     end_pool(pool);
 }
 
+/* What a task of another pool leaves to the workers wakes one: they sleep, behind a table that is full
+ * of what has ended and nobody collects. */
+static void what_is_left_wakes_a_worker(void)
+{
+    yoke_pool *pools[2] = {make_pool(YOKE_THREADS, 1), make_pool(YOKE_THREADS, 1)};
+    struct chain chain = {.pool = pools[1], .submits = 1}, *at = &chain;
+    yoke_job *jobs[CELLS];
+    for (int i = 0; i < CELLS; i++)
+        CHECK_RC(yoke_submit(pools[1], do_nothing, NULL, 0, 0, NULL, &jobs[i]), 0);
+    for (int round = 1; round <= 100; round++) {
+        count_set(&chain.over, 0);
+        count_set(&chain.left, 5 + round % 20);
+        CHECK_RC(yoke_post(pools[0], post_next, &at, sizeof at, NULL), 0);
+        WAIT_FOR(count_get(&chain.over));
+    }
+    CHECK_RC(yoke_wait_all(jobs, CELLS, soon()), 0);
+    for (int i = 0; i < CELLS; i++)
+        yoke_job_release(jobs[i]);
+    for (int i = 0; i < 2; i++) {
+        drain(pools[i]);
+        end_pool(pools[i]);
+    }
+}
+
 /* Two pools that are full of tasks, each of which hands more than there is room for to the other. */
 struct pair {
     yoke_pool *pools[2];
@@ -194,6 +218,7 @@ int main(int argc, char **argv)
     check_main(argc, argv);
     RUN(a_chain_of_posts_needs_little_stack);
     RUN(a_chain_of_jobs_needs_little_stack);
+    RUN(what_is_left_wakes_a_worker);
     RUN(pools_that_hand_to_each_other_do_not_stop);
     return 0;
 }
