@@ -36,6 +36,13 @@ def modules():
     return sorted(sys.modules)
 
 
+def import_slowly():
+    sys.gates[1].set()  # the copy of this process: there it is waited for no more
+    import slow_to_import
+
+    return slow_to_import.value
+
+
 def collector():
     return gc.isenabled(), gc.get_freeze_count() > 0
 
@@ -331,6 +338,28 @@ class Fork(unittest.TestCase):
             signal.signal(signal.SIGUSR1, old)
             os.close(reader)
             os.close(writer)
+
+    def test_what_another_thread_was_importing_is_imported_anew(self):
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "slow_to_import.py").write_text(
+                "import sys\n"
+                "begun, go_on = sys.gates\n"
+                "begun.set()\n"
+                "go_on.wait(60)\n"
+                "value = 7\n"
+            )
+            sys.path.insert(0, folder)
+            sys.gates = threading.Event(), threading.Event()
+            thread = threading.Thread(target=__import__, args=("slow_to_import",))
+            thread.start()
+            try:
+                self.assertTrue(sys.gates[0].wait(WAIT))
+                with yoke.Pool(workers=1, start="fork") as pool:
+                    self.assertEqual(pool.submit(import_slowly).result(WAIT), 7)
+            finally:
+                sys.gates[1].set()
+                thread.join()
+                sys.path.remove(folder)
 
     def test_beside_busy_threads(self):
         ended = threading.Event()
