@@ -37,7 +37,7 @@ def modules():
 
 
 def import_slowly():
-    sys.gates[1].set()  # the copy of this process: there it is waited for no more
+    sys.slowly["go on"] = True  # in this copy of the program
     import slow_to_import
 
     return slow_to_import.value
@@ -342,22 +342,22 @@ class Fork(unittest.TestCase):
     def test_what_another_thread_was_importing_is_imported_anew(self):
         with tempfile.TemporaryDirectory() as folder:
             pathlib.Path(folder, "slow_to_import.py").write_text(
-                "import sys\n"
-                "begun, go_on = sys.gates\n"
-                "begun.set()\n"
-                "go_on.wait(60)\n"
+                "import sys, time\n"
+                "sys.slowly['begun'] = True\n"
+                "while not sys.slowly['go on']:\n"
+                "    time.sleep(0.001)\n"
                 "value = 7\n"
             )
             sys.path.insert(0, folder)
-            sys.gates = threading.Event(), threading.Event()
+            sys.slowly = {"begun": False, "go on": False}  # no locks, which a copy may find held
             thread = threading.Thread(target=__import__, args=("slow_to_import",))
             thread.start()
             try:
-                self.assertTrue(sys.gates[0].wait(WAIT))
+                kit.until(lambda: sys.slowly["begun"], "that the import begins")
                 with yoke.Pool(workers=1, start="fork") as pool:
                     self.assertEqual(pool.submit(import_slowly).result(WAIT), 7)
             finally:
-                sys.gates[1].set()
+                sys.slowly["go on"] = True
                 thread.join()
                 sys.path.remove(folder)
 
