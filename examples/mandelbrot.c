@@ -93,5 +93,7 @@ int main(int argc, char **argv)
     const double together = seconds_to_draw(&picture, YOKE_THREADS, workers);
     printf("%ux%u: %.3f s alone, %.3f s with %u workers: %.2f times as fast\n", picture.width,
            picture.height, alone, together, workers, alone / together);
-    return write_png(&picture, argc > 1 ? argv[1] : "mandelbrot.png");
+    const int rc = write_png(&picture, argc > 1 ? argv[1] : "mandelbrot.png");
+    free(picture.pixels);
+    return rc;
 }

@@ -98,5 +98,6 @@ int main(int argc, char **argv)
     printf("%ju lines, %ju words, %ju bytes in %zu files, in %.3f s\n", (uintmax_t)total.lines,
            (uintmax_t)total.words, (uintmax_t)total.bytes, name_count,
            (double)(yoke_now_ns() - begin_ns) / 1e9);
+    free(counts);
     return yoke_pool_destroy(pool, YOKE_FOREVER) != 0;
 }

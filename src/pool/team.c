@@ -432,12 +432,18 @@ static yoke_frame *shut(struct yk_deque *deque)
     return yk_mail_is_frame(mail) ? mail : NULL;
 }
 
+/* A frame could be taken, and may be. */
+static bool shows_something(struct yk_team *team)
+{
+    return team->barriers && has_place(team) && find_victim(team) != NULL;
+}
+
 /* Frames that their owner gives to nobody, since it spawns nothing for a while. The mailbox is shut
  * meanwhile: a second frame would have to wait here. */
 static bool take_somewhere(struct yk_deque *deque)
 {
     struct yk_team *const team = deque->team;
-    struct yk_deque *const victim = team->barriers && has_place(team) ? find_victim(team) : NULL;
+    struct yk_deque *const victim = shows_something(team) ? find_victim(team) : NULL;
     if (victim == NULL) {
         return false;
     }
@@ -496,8 +502,9 @@ bool yk_hungry_park(struct yk_deque *deque)
         register_hungry(deque);
     }
     /* SYNC(mail) seq_cst: after asleep. */
-    return yk_mail_is_frame(atomic_load_explicit(&deque->mail, memory_order_seq_cst)) ||
-           take_somewhere(deque);
+    const bool given = yk_mail_is_frame(atomic_load_explicit(&deque->mail, memory_order_seq_cst));
+    /* One that we could not take may hide others: we come again. */
+    return given || take_somewhere(deque) || shows_something(deque->team);
 }
 
 /* Twice as long as before, and longer where each time costs a wake. */
