@@ -322,8 +322,9 @@ void yk_team_give_locked(struct yk_deque *deque, yoke_frame **top)
     const bool wakes = !deque->spins_only && (!deque->nested || yk_cpus_left() != 0);
     const bool given =
         give_one_locked(deque, top, false) || (wakes && give_one_locked(deque, top, true));
-    /* One at a time: the next spawn serves the next. */
-    if (given && is_hungry(team)) {
+    /* One at a time: the next spawn serves the next. Also where there was nothing left to give, since
+     * somebody took it first: the others were not served yet. */
+    if ((given || deque->ends.split >= top) && is_hungry(team)) {
         yk_deque_limit_set(deque, NULL);
     }
 }
