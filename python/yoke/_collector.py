@@ -95,8 +95,9 @@ def _warning_filters():
 
 def _authkey():
     """Managers of multiprocessing let those in who have it."""
-    process = sys.modules.get("multiprocessing.process")
-    return bytes(process.current_process().authkey) if process is not None else None
+    # Another thread may be importing it just now.
+    current = getattr(sys.modules.get("multiprocessing.process"), "current_process", None)
+    return bytes(current().authkey) if current is not None else None
 
 
 def _tracker():
@@ -234,6 +235,7 @@ class Runner:
             if isinstance(value, concurrent.futures.Executor):
                 del snapshot.main[name]
         self._setup["snapshot"] = snapshot
+        self._setup["maker"] = threading.get_ident()
 
     def _await_ready(self):
         try:

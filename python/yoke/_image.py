@@ -263,6 +263,7 @@ def start_worker(worker, setup):
         from yoke import _loading  # it is there: it took the snapshot
 
         _loading.become(setup["snapshot"])
+        _forget_imports(setup["maker"])
         _forget_signals()
         _open_streams()
         os.register_at_fork(after_in_child=_forked)
@@ -322,6 +323,23 @@ def _forget_exits():
         # Private; without it files of the program would be removed when a worker ends.
         weakref.finalize._registry.clear()
         weakref.finalize._registered_with_atexit = False
+
+
+def _forget_imports(maker):
+    """What other threads were importing when the image was made, nobody will finish: it is begun anew
+    by who imports it next. The maker's own is as far as it was.
+
+    Private; without it whoever imports the same waits for ever for a thread that is not here.
+    """
+    import _frozen_importlib
+
+    for name, ref in list(_frozen_importlib._module_locks.items()):
+        owner = getattr(ref(), "owner", None)
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        if owner not in (None, maker) and getattr(spec, "_initializing", False):
+            del sys.modules[name]
+    _frozen_importlib._module_locks.clear()
+    _frozen_importlib._blocking_on.clear()
 
 
 def _forget_signals():

@@ -36,6 +36,13 @@ def modules():
     return sorted(sys.modules)
 
 
+def import_slowly():
+    sys.slowly["go on"] = True  # in this copy of the program
+    import slow_to_import
+
+    return slow_to_import.value
+
+
 def collector():
     return gc.isenabled(), gc.get_freeze_count() > 0
 
@@ -331,6 +338,28 @@ class Fork(unittest.TestCase):
             signal.signal(signal.SIGUSR1, old)
             os.close(reader)
             os.close(writer)
+
+    def test_what_another_thread_was_importing_is_imported_anew(self):
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "slow_to_import.py").write_text(
+                "import sys, time\n"
+                "sys.slowly['begun'] = True\n"
+                "while not sys.slowly['go on']:\n"
+                "    time.sleep(0.001)\n"
+                "value = 7\n"
+            )
+            sys.path.insert(0, folder)
+            sys.slowly = {"begun": False, "go on": False}  # no locks, which a copy may find held
+            thread = threading.Thread(target=__import__, args=("slow_to_import",))
+            thread.start()
+            try:
+                kit.until(lambda: sys.slowly["begun"], "that the import begins")
+                with yoke.Pool(workers=1, start="fork") as pool:
+                    self.assertEqual(pool.submit(import_slowly).result(WAIT), 7)
+            finally:
+                sys.slowly["go on"] = True
+                thread.join()
+                sys.path.remove(folder)
 
     def test_beside_busy_threads(self):
         ended = threading.Event()
