@@ -361,6 +361,26 @@ class Fork(unittest.TestCase):
                 thread.join()
                 sys.path.remove(folder)
 
+    def test_a_module_that_makes_a_pool_is_not_imported_again(self):
+        with tempfile.TemporaryDirectory() as folder:
+            imports = pathlib.Path(folder, "imports")
+            pathlib.Path(folder, "makes_a_pool.py").write_text(
+                "import yoke\n"
+                f"with open({str(imports)!r}, 'a') as file:\n"
+                "    file.write('x')\n"
+                "def five():\n"
+                "    import makes_a_pool\n"
+                "    return makes_a_pool.five is five and 5\n"
+                "with yoke.Pool(workers=1, start='fork') as pool:\n"
+                f"    value = pool.submit(five).result({WAIT})\n"
+            )
+            sys.path.insert(0, folder)
+            try:
+                self.assertEqual(__import__("makes_a_pool").value, 5)
+                self.assertEqual(imports.read_text(), "x")
+            finally:
+                sys.path.remove(folder)
+
     def test_beside_busy_threads(self):
         ended = threading.Event()
 
