@@ -238,12 +238,14 @@ static PyObject *core_start(PyObject *self, PyObject *args, PyObject *kwargs)
     return rc == 0 ? Py_NewRef(Py_None) : raise_failure(core, rc);
 }
 
-/* All calls end with it, also later ones. */
+/* All calls end with it, also later ones. Once; a failure after it changes nothing. */
 static PyObject *core_fail(PyObject *self, PyObject *exc)
 {
     struct ypy_core *const core = of(self);
-    Py_XSETREF(core->failure, Py_NewRef(exc));
     pthread_mutex_lock(&core->lock);
+    if (!core->cancelling) { /* or a close broke the start off: its calls are cancelled */
+        core->failure = Py_NewRef(exc);
+    }
     core->phase = YPY_FAILED;
     ypy_core_cancel_backlog(core);
     pthread_mutex_unlock(&core->lock);

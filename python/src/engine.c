@@ -194,7 +194,7 @@ int ypy_core_check(struct ypy_core *core)
                         "this pool was made before fork(); make a new one in the child");
         return -1;
     }
-    if (core->phase == YPY_FAILED) {
+    if (core->failure != NULL) {
         PyObject *const exc = ypy_outcome(core, "again", "(O)", core->failure);
         if (exc != NULL) {
             PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);

@@ -260,10 +260,10 @@ def start_worker(worker, setup):
         gc.enable()
     else:
         gc.freeze()  # collections leave the memory shared with the program alone
+        _forget_imports(setup["maker"])  # before anything is imported
         from yoke import _loading  # it is there: it took the snapshot
 
         _loading.become(setup["snapshot"])
-        _forget_imports(setup["maker"])
         _forget_signals()
         _open_streams()
         os.register_at_fork(after_in_child=_forked)
@@ -326,10 +326,11 @@ def _forget_exits():
 
 
 def _forget_imports(maker):
-    """What other threads were importing when the image was made, nobody will finish: it is begun anew
-    by who imports it next. The maker's own is as far as it was.
+    """What other threads were importing at the fork nobody will finish: it is imported anew.
 
-    Private; without it whoever imports the same waits for ever for a thread that is not here.
+    What the pool's maker was importing stays as it is: a module may make a pool, and to import it
+    again would make another. Private; without it whoever imports the same waits for ever for a
+    thread that is not here.
     """
     import _frozen_importlib
 

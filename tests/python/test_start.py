@@ -43,6 +43,12 @@ def import_slowly():
     return slow_to_import.value
 
 
+def hang(path):
+    open(path, "w").close()
+    while True:
+        time.sleep(3600)
+
+
 def collector():
     return gc.isenabled(), gc.get_freeze_count() > 0
 
@@ -198,6 +204,21 @@ class Fresh(unittest.TestCase):
         self.assertEqual((prefix, exec_prefix), (sys.prefix, sys.exec_prefix))
         self.assertEqual((optimize, path), (sys.flags.optimize, sys.path))
         self.assertEqual(executable, sys.executable)
+
+    def test_calls_of_a_start_that_is_broken_off_are_cancelled(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "file")
+            pool = yoke.Pool(workers=1, initializer=hang, initargs=(path,))
+            futures = [pool.submit(abs, -1) for _ in range(8)]
+            watched = []
+            for future in futures[::2]:  # those the collector ends, once the start has failed
+                future.add_done_callback(watched.append)
+            kit.until(lambda: os.path.exists(path), "the initializer runs")
+            pool.shutdown(kill=True)
+        self.assertTrue(all(future.cancelled() for future in futures))
+        self.assertEqual(len(watched), 4)
+        with self.assertRaises(yoke.PoolClosed):
+            pool.submit(abs, -1)
 
     def test_preloads_are_there(self):
         with yoke.Pool(workers=1, preload=["decimal", "xml.dom"]) as pool:
@@ -359,6 +380,26 @@ class Fork(unittest.TestCase):
             finally:
                 sys.slowly["go on"] = True
                 thread.join()
+                sys.path.remove(folder)
+
+    def test_a_module_that_makes_a_pool_is_not_imported_again(self):
+        with tempfile.TemporaryDirectory() as folder:
+            imports = pathlib.Path(folder, "imports")
+            pathlib.Path(folder, "makes_a_pool.py").write_text(
+                "import yoke\n"
+                f"with open({str(imports)!r}, 'a') as file:\n"
+                "    file.write('x')\n"
+                "def five():\n"
+                "    import makes_a_pool\n"
+                "    return makes_a_pool.five is five and 5\n"
+                "with yoke.Pool(workers=1, start='fork') as pool:\n"
+                f"    value = pool.submit(five).result({WAIT})\n"
+            )
+            sys.path.insert(0, folder)
+            try:
+                self.assertEqual(__import__("makes_a_pool").value, 5)
+                self.assertEqual(imports.read_text(), "x")
+            finally:
                 sys.path.remove(folder)
 
     def test_beside_busy_threads(self):
