@@ -538,10 +538,12 @@ void yk_posts_stop(struct yoke_pool *pool)
         drop_some(posts, first, count);
     }
     for (uint32_t i = 0; i < posts->hand_count; i++) {
-        yk_mutex_lock(&posts->lock);
-        count = yk_batch_rob_locked(posts, &posts->hands[i], &first);
-        yk_mutex_unlock(&posts->lock);
-        drop_some(posts, first, count);
+        if (!posts->alone) {
+            yk_mutex_lock(&posts->lock);
+            count = yk_batch_rob_locked(posts, &posts->hands[i], &first);
+            yk_mutex_unlock(&posts->lock);
+            drop_some(posts, first, count);
+        }
         /* relaxed: a request, seen sooner or later. */
         atomic_store_explicit(&posts->hands[i].slot.cancel, 1, memory_order_relaxed);
     }

@@ -16,6 +16,7 @@
  * reads `next`. The worker pays nothing: the watcher has a barrier run on its CPU in between
  * (biased.c has that argument); where there are none both do seq_cst operations. Who sees that both
  * were at the same task: the worker waits for the lock, under which the watcher gives it back.
+ * Who is alone has no watcher and pays for neither: nobody may take from him, also not at the end.
  *
  * A batch is shown (limit, seq_cst) before `idle` is read, and a worker that comes to doze counts
  * itself before it looks at batches: either it stays to watch, or it is woken to.
@@ -347,12 +348,11 @@ static void drop_one(struct yk_posts *posts, struct yk_batch *hand, uint64_t tic
 static void run_batch(struct yk_posts *posts, struct yoke_task *task, struct yk_batch *hand,
                       uint64_t first, uint32_t count)
 {
-    const bool stopped = is_stopped(posts);
     for (uint64_t ticket = first; ticket != first + count; ticket++) {
         if (count > 1 && !step(posts, hand, ticket)) {
             return;
         }
-        if (YK_UNLIKELY(stopped)) {
+        if (YK_UNLIKELY(is_stopped(posts))) { /* each time: from who is alone nobody takes any */
             drop_one(posts, hand, ticket);
         } else {
             run_one(posts, task, hand, ticket);
