@@ -409,10 +409,10 @@ static int post_any(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_byte
     return rc;
 }
 
-/* What the caller posts belongs to a token. */
-static inline bool belongs(const struct yk_posts *posts)
+/* What the caller, whose place this is, posts belongs to a token. */
+static inline bool belongs(const struct yk_posts *posts, const struct yk_cancel_place *place)
 {
-    if (YK_LIKELY(yk_cancel_top == NULL)) {
+    if (YK_LIKELY(place == NULL)) {
         return false;
     }
     const struct yoke_cancel *const token = yk_cancel_of(NULL);
@@ -422,13 +422,15 @@ static inline bool belongs(const struct yk_posts *posts)
 /* True: it was posted. Nothing was checked yet. */
 static inline bool post_plain(yoke_pool *pool, yoke_fn *fn, const void *in, size_t in_bytes)
 {
-    if (YK_UNLIKELY(pool == NULL || fn == NULL || (in == NULL && in_bytes != 0) ||
-                    in_bytes > YK_CELL_BYTES || pool->kind != YOKE_THREADS ||
-                    !yk_pool_is_ours(pool))) {
+    /* The place first: in a task of a process worker the pool may not be there to be read. */
+    const struct yk_cancel_place *const place = yk_cancel_top;
+    if (YK_UNLIKELY((place != NULL && place->flag != NULL) || pool == NULL || fn == NULL ||
+                    (in == NULL && in_bytes != 0) || in_bytes > YK_CELL_BYTES ||
+                    pool->kind != YOKE_THREADS || !yk_pool_is_ours(pool))) {
         return false;
     }
     struct yk_posts *const posts = yk_posts_of(pool->ctl);
-    if (YK_UNLIKELY(posts == NULL || state_of(posts) != YK_POSTS_OPEN || belongs(posts))) {
+    if (YK_UNLIKELY(posts == NULL || state_of(posts) != YK_POSTS_OPEN || belongs(posts, place))) {
         return false;
     }
     uint64_t ticket = 0;

@@ -7,6 +7,7 @@
 /* tsan: yes */
 /* timeout: 120 */
 #include "check.h"
+#include <sys/mman.h>
 
 static int sum_squares(yoke_task *task, size_t begin, size_t end, void *accumulator)
 {
@@ -308,6 +309,37 @@ static void a_process_worker_may_not_submit_or_make_processes(void)
     end_pool(pool);
 }
 
+/* Of a pool whose memory this worker does not have, as one that is another program's copy. */
+static int hand_to_nowhere(yoke_task *task, const void *in, void *out)
+{
+    void *nowhere = mmap(NULL, 1 << 16, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    yoke_job *job = NULL;
+    int64_t x = 1;
+    int *codes = out;
+    (void)task;
+    (void)in;
+    CHECK(nowhere != MAP_FAILED);
+    codes[0] = yoke_submit(nowhere, check_square, &x, 8, 8, NULL, &job);
+    codes[1] = yoke_submit_many(nowhere, check_square, &x, 8, 8, 1, NULL, &job);
+    codes[2] = yoke_post(nowhere, check_square, &x, 8, NULL);
+    codes[3] = yoke_pool_drain(nowhere, 0);
+    munmap(nowhere, 1 << 16);
+    return 0;
+}
+
+static void a_process_worker_does_not_read_the_pool(void)
+{
+    int codes[4] = {0};
+    if (!check_has_kind(YOKE_PROCESSES))
+        return;
+    check_kind = YOKE_PROCESSES;
+    yoke_pool *pool = make_pool(YOKE_PROCESSES, 1);
+    CHECK_RC(yoke_map(pool, hand_to_nowhere, NULL, 0, codes, sizeof codes, 1, NULL), 0);
+    for (int i = 0; i < 4; i++)
+        CHECK_RC(codes[i], YOKE_ENESTED);
+    end_pool(pool);
+}
+
 static int try_destroy(yoke_task *task, const void *in, void *out)
 {
     yoke_pool *pool = *(yoke_pool *const *)in;
@@ -373,6 +405,7 @@ int main(int argc, char **argv)
     RUN(deep_chains_end);
     RUN(a_task_may_submit_more_than_there_is_room_for);
     RUN(a_process_worker_may_not_submit_or_make_processes);
+    RUN(a_process_worker_does_not_read_the_pool);
     RUN(a_task_cannot_destroy_its_pool);
     RUN(tasks_may_use_another_pool);
     return 0;
