@@ -238,6 +238,19 @@ static bool watch_begin(struct yk_posts *posts, struct yk_batch *hand)
                                                    memory_order_relaxed);
 }
 
+/* A ticket was given out. Who has it writes just now; or he was preempted, and it takes as long as
+ * that takes. */
+static bool next_comes(const struct yk_posts *posts)
+{
+    for (uint32_t i = 0; i < NAP_SPINS; i++) {
+        if (yk_ring_has_next(&posts->ring)) {
+            return true;
+        }
+        yk_cpu_relax();
+    }
+    return false;
+}
+
 int64_t yk_posts_doze(struct yoke_worker *worker)
 {
     struct yk_posts *const posts = yk_posts_of(worker->ctl);
@@ -259,7 +272,7 @@ int64_t yk_posts_doze(struct yoke_worker *worker)
     }
     if (!yk_ring_is_empty(&posts->ring) && !(watched && is_streamed(posts, worker->index))) {
         hand->insists = true;
-        return 0;
+        return next_comes(posts) ? 0 : yk_clock_ns() + WATCH_NS;
     }
     return !watched && batches_shown(posts) ? 0 : YOKE_FOREVER;
 }

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
- * test_post_batch.c - a batch of posted tasks is taken from at any moment: each runs once.
+ * test_post_batch.c - a batch of posted tasks is taken from at any moment: each runs once; and who
+ * posts stops at any moment: nobody spins for him.
  *
  * Idea: one thread does nothing but take from the batches of two workers that run through them, and
- * runs what it took. In the library this happens once in a while; here it happens all the time. It is
- * no part of the public interface.
+ * runs what it took. In the library this happens once in a while; here it happens all the time. And
+ * a ticket is taken, and its cell not filled for long. Neither is part of the public interface.
  */
 /* tsan: yes */
 #include "check.h"
 #include <pthread.h>
+#include <sys/syscall.h>
 
 #include "pool/post.h"
 
@@ -73,9 +75,82 @@ static void each_runs_once_whoever_takes_it(void)
     end_pool(pool);
 }
 
+/* ---- a ticket without a call ------------------------------------------------------------------ */
+
+static atomic_long filled;
+
+static int note_filled(yoke_task *task, const void *in, void *out)
+{
+    (void)task;
+    (void)in;
+    (void)out;
+    count_up(&filled, 1);
+    return 0;
+}
+
+struct pair {
+    atomic_long threads[2], here;
+};
+
+static int note_thread(yoke_task *task, const void *in, void *out)
+{
+    struct pair *pair = *(struct pair *const *)in;
+    const int64_t until = soon();
+    (void)out;
+    count_set(&pair->threads[yoke_task_worker(task)], (long)syscall(SYS_gettid));
+    count_up(&pair->here, -1);
+    while (count_get(&pair->here) > 0) {
+        CHECK(yoke_now_ns() < until);
+        breathe();
+    }
+    return 0;
+}
+
+/* How often this thread went to sleep. */
+static long sleeps_of(long thread)
+{
+    char path[64], text[8192];
+    (void)snprintf(path, sizeof path, "/proc/self/task/%ld/status", thread);
+    FILE *file = fopen(path, "re");
+    CHECK(file != NULL);
+    const size_t length = fread(text, 1, sizeof text - 1, file);
+    (void)fclose(file);
+    text[length] = '\0';
+    const char *at = strstr(text, "\nvoluntary_ctxt_switches:");
+    CHECK(at != NULL);
+    return strtol(strchr(at, ':') + 1, NULL, 10);
+}
+
+/* Who took it may be preempted for long; if a worker is what keeps him from going on, for ever. */
+static void workers_sleep_until_a_ticket_is_filled(void)
+{
+    for (int workers = 1; workers <= 2; workers++) {
+        yoke_pool *pool = make_pool(YOKE_THREADS, (unsigned)workers);
+        struct pair pair = {.here = workers}, *at = &pair;
+        for (int i = 0; i < workers; i++)
+            CHECK_RC(yoke_post(pool, note_thread, &at, sizeof at, NULL), 0);
+        CHECK_RC(yoke_pool_drain(pool, soon()), 0);
+        uint64_t ticket = 0;
+        struct yk_cell *cell = yk_ring_reserve(&yk_posts_of(pool->ctl)->ring, &ticket);
+        CHECK(cell != NULL);
+        yk_table_wake_all(&pool->table); /* whoever slept looks once more, and sees it */
+        for (int i = 0; i < workers; i++) {
+            const long before = sleeps_of(pair.threads[i]);
+            WAIT_FOR(sleeps_of(pair.threads[i]) >= before + 20);
+        }
+        CHECK_EQ(count_get(&filled), workers - 1);
+        *cell = (struct yk_cell){.turn = cell->turn, .fn = note_filled};
+        yk_ring_publish(cell, ticket);
+        CHECK_RC(yoke_pool_drain(pool, soon()), 0);
+        CHECK_EQ(count_get(&filled), workers);
+        end_pool(pool);
+    }
+}
+
 int main(int argc, char **argv)
 {
     check_main(argc, argv);
     RUN(each_runs_once_whoever_takes_it);
+    RUN(workers_sleep_until_a_ticket_is_filled);
     return 0;
 }
