@@ -142,11 +142,6 @@ static int call_await(struct stuck *it)
         rc = yoke_pool_await(it->held, &ended, yoke_in_ms(HOUR_MS));
     return rc;
 }
-static int call_submit(struct stuck *it)
-{
-    yoke_job *job = NULL;
-    return yoke_submit(it->full, nothing, NULL, 0, 0, NULL, &job);
-}
 static int call_map(struct stuck *it)
 {
     return yoke_map(it->own, sleep_an_hour, NULL, 0, NULL, 0, 10, NULL);
@@ -233,7 +228,6 @@ static const struct {
     {"wait_all", call_wait_all, 0},
     {"pool_await", call_await, 0},
     {"pool_drain", call_drain, 0},
-    {"submit", call_submit, 0},
     {"map", call_map, 0},
     {"map elsewhere", call_map_elsewhere, 0},
     {"map watched", call_map_watched, 0},
@@ -379,8 +373,8 @@ static int come_to_calls(yoke_task *task, const void *in, void *out)
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         if (calls[i].of_processes && CHECK_TSAN)
             continue;
-        if (calls[i].call == call_submit || calls[i].call == call_run)
-            continue; /* its job ends as cancelled; the function would not begin */
+        if (calls[i].call == call_run)
+            continue; /* the function would not begin */
         int rc = calls[i].call(it);
         rc = rc == -ECANCELED ? call_wait_not_begun(it) : rc;
         if (rc != -ECANCELED)
@@ -526,7 +520,8 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* At once, and not when the waiter looks up for itself, 50 ms after it went to sleep. */
+/* Only who is no task waits for room. At once, and not when the waiter looks up for itself, 50 ms
+ * after it went to sleep. */
 static void a_cancelled_job_needs_no_room(void)
 {
     enum { TIMES = 9 };
