@@ -281,7 +281,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, cons
  *                   ring, with a context or a token up to 32; more, and copied contexts, are
  *                   allocated.
  *  \param options   NULL for all defaults; context, context_bytes and cancel count.
- *  \return as yoke_submit. How the task ends is counted (yoke_pool_stats), and not kept.
+ *  \return as yoke_submit; -ECANCELED also when options.cancel is set while it waits for room. How the
+ *          task ends is counted (yoke_pool_stats), and not kept.
  *
  *  Ownership:  in stays the caller's.
  *  Threads:    any, several at once, also from inside a thread task.   Blocks: while there is no
@@ -291,8 +292,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, cons
 YOKE_API YOKE_MUST_CHECK int yoke_post(yoke_pool *pool, yoke_fn *fn, const void *in,
                                        size_t in_bytes, const yoke_options *options);
 
-/** Wait until the pool has nothing to do: no task or part is queued or runs, also none that was
- *  handed in meanwhile.
+/** Wait until the pool has nothing to do: no task is queued or runs, no map and no yoke_run is under
+ *  way, also none that came meanwhile.
  *
  *  \param until_ns  absolute; 0: only look.
  *  \return 0, -ETIMEDOUT, -EINTR (a signal), -ECANCELED (the calling thread was interrupted, or its
