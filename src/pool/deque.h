@@ -194,6 +194,8 @@ bool yk_hungry_run(struct yk_deque *deque);
 void yk_hungry_end(struct yk_deque *deque);
 /* Until then it should sleep at most; or YOKE_FOREVER. */
 int64_t yk_hungry_sleep(const struct yk_deque *deque);
+/* There is a place: whoever is hungry is given a frame, though its call was used up before. */
+void yk_team_call(struct yk_team *team);
 /* A frame that was placed, or taken by the hungry, runs no more, or never did. */
 void yk_place_free(struct yk_team *team);
 

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "pool/deque.h"
 #include "pool/dispatch.h"
 #include "pool/governor.h"
 
@@ -387,6 +388,17 @@ static void govern(void *arg)
 
 /* --- from outside --------------------------------------------------------------------------- */
 
+/* More may run frames than before: spawns that saw the old number used up the calls of those who are
+ * hungry. Who hears this call sees the new one: setting a limit is a release. */
+static void call_hungry(const struct yk_ctl *ctl)
+{
+    struct yk_team *const team =
+        ctl->generation == yk_process_generation() ? ctl->pool->team : NULL;
+    if (team != NULL) {
+        yk_team_call(team);
+    }
+}
+
 /* The CPUs have become more or fewer: a pool that may grow only wants to know, any other has to
  * rest workers now, or to call them back. */
 void yk_target_follow(const struct yk_table *table)
@@ -405,6 +417,9 @@ void yk_target_follow(const struct yk_table *table)
     const uint32_t target = (uint32_t)yk_min(yk_max(count, 1), ctl->follow_max);
     /* relaxed: a number. */
     const uint32_t before = atomic_exchange_explicit(&ctl->target, target, memory_order_relaxed);
+    if (target > before) {
+        call_hungry(ctl);
+    }
     if (ctl->follow_max > ctl->keep) {
         return; /* its governor sees to it */
     }

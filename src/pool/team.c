@@ -166,7 +166,7 @@ static struct yk_deque *find_victim(struct yk_team *team)
 
 /* There is room for one more. Its owners may spawn nothing for long; then one who sleeps is to come
  * and look. */
-static void call_sleepers(struct yk_team *team)
+void yk_team_call(struct yk_team *team)
 {
     call(team);
     if (find_victim(team) == NULL) {
@@ -209,7 +209,7 @@ void yk_place_free(struct yk_team *team)
 {
     const uint64_t before = place_give_back(team);
     if (before + yk_count_bits(guests(team)) >= yk_ctl_target(team->pool->ctl) && is_hungry(team)) {
-        call_sleepers(team);
+        yk_team_call(team);
     }
 }
 
@@ -394,7 +394,7 @@ void yk_team_leave(struct yk_deque *deque)
     const uint64_t others = ~atomic_fetch_or_explicit(
         &team->guests_free, 1ULL << (deque->index - team->workers), memory_order_release);
     if (yk_count_bits(others) > 1 && is_hungry(team)) {
-        call_sleepers(team);
+        yk_team_call(team);
     }
 }
 

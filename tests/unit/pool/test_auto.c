@@ -13,6 +13,8 @@
 #define CHECK_TIMEOUT 120
 #include "check.h"
 #include "pool/cpus.h"
+#include "pool/deque.h"
+#include "pool/pool_private.h"
 #include <stdbool.h>
 
 struct scene {
@@ -282,6 +284,100 @@ static void a_pool_of_two_stays_one(void)
     end_pool(pool);
 }
 
+/* --- CPUs that come back while frames are spawned ------------------------------------------------ */
+
+static unsigned look_now(yoke_pool *pool)
+{
+    atomic_store_explicit(&yk_cpus_here()->look_ns, 0, memory_order_relaxed); /* it is time */
+    yk_target_follow(&pool->table);
+    return yk_ctl_target(pool->ctl);
+}
+
+static void set_cpus(yoke_pool *pool, const cpu_set_t *set, unsigned target)
+{
+    CHECK_EQ(sched_setaffinity(0, sizeof *set, set), 0);
+    WAIT_FOR(look_now(pool) == target); /* a worker may be looking just now, and see the old ones */
+}
+
+static void meet_one(yoke_strand strand, void *arg)
+{
+    struct scene *scene = arg;
+    const int64_t until = soon();
+    (void)strand;
+    count_up(&scene->now, 1);
+    while (count_get(&scene->now) < 2 && !count_get(&scene->stop)) {
+        CHECK(yoke_now_ns() < until);
+        breathe();
+    }
+}
+
+static void do_nothing(yoke_strand strand, void *arg)
+{
+    (void)strand;
+    (void)arg;
+}
+
+static void spawn_one(yoke_strand *strand, yoke_fork_fn *fn, void *arg)
+{
+    yoke_call call;
+    yoke_spawn(strand, &call, fn, arg);
+    yoke_sync(strand, &call);
+}
+
+struct absence {
+    yoke_pool *pool;
+    unsigned cpus;
+    const cpu_set_t *all;
+    struct scene scene;
+};
+
+static bool all_sleep_hungry(const struct yk_team *team)
+{
+    const uint64_t all = (UINT64_C(1) << team->workers) - 1;
+    return atomic_load(&team->hungry[0]) == all && atomic_load(&team->parked[0]) == all &&
+           yk_cpus_left() == 1;
+}
+
+/* All workers sleep and have called; spawns have heard it while there was no place for them. */
+static void come_back(yoke_strand strand, void *arg)
+{
+    struct absence *absence = arg;
+    const int64_t until = soon();
+    while (!all_sleep_hungry(absence->pool->team)) {
+        CHECK(yoke_now_ns() < until);
+        spawn_one(&strand, do_nothing, NULL);
+    }
+    for (int i = 0; i < 100; i++)
+        spawn_one(&strand, do_nothing, NULL);
+    set_cpus(absence->pool, absence->all, absence->cpus);
+    yoke_call call;
+    yoke_spawn(&strand, &call, meet_one, &absence->scene);
+    while (count_get(&absence->scene.now) < 1) {
+        CHECK(yoke_now_ns() < until);
+        spawn_one(&strand, do_nothing, NULL);
+    }
+    count_set(&absence->scene.stop, 1);
+    yoke_sync(&strand, &call);
+}
+
+static void workers_are_called_when_cpus_come_back(void)
+{
+    if (cpus() < 2 || cpus() > 64)
+        return;
+    cpu_set_t all;
+    CHECK_EQ(sched_getaffinity(0, sizeof all, &all), 0);
+    const cpu_set_t one = set_of(1, &all);
+    atomic_store_explicit(&yk_cpus_here()->look_ns, 0, memory_order_relaxed);
+    yoke_pool *pool = make_default(YOKE_THREADS, 0); /* looks */
+    for (int round = 0; round < 5; round++) {
+        struct absence absence = {pool, cpus(), &all, {0}};
+        WAIT_FOR(yk_cpus_left() == absence.cpus); /* all asleep */
+        set_cpus(pool, &one, 1);
+        CHECK_RC(yoke_run(pool, come_back, &absence, NULL), 0);
+    }
+    end_pool(pool);
+}
+
 /* --- CPUs that are left --------------------------------------------------------------------- */
 
 static int hold(yoke_task *task, const void *in, void *out)
@@ -328,6 +424,7 @@ int main(int argc, char **argv)
     RUN(a_default_pool_follows_the_affinity);
     RUN(an_automatic_pool_follows_the_affinity);
     RUN(a_pool_of_two_stays_one);
+    RUN(workers_are_called_when_cpus_come_back);
     RUN(workers_of_all_pools_share_the_cpus);
     return 0;
 }
