@@ -18,7 +18,7 @@ check() { # model, word or nothing: says holds, found or why not
     rm -rf "$dir" && mkdir "$dir" && cd "$dir" || return
     spin -a ${word:+-D"$word"} "$here/$name.pml" >said 2>&1 &&
         gcc -O1 -w -DSAFETY -DMEMLIM=2000 -o pan pan.c >>said 2>&1 &&
-        ./pan -m100000 >>said 2>&1
+        ./pan -m200000 >>said 2>&1
     if grep -qE '^error:|^warning:|pan: reached|max search depth too small' said; then
         said=incomplete
     elif grep -qE 'errors: 0$' said && grep -q 'Full statespace search' said; then
