@@ -192,10 +192,16 @@ void yk_post_run(struct yoke_task *task, const struct yk_cell *call)
     const bool block = (call->flags & YK_POST_BLOCK) != 0;
     const bool context = (call->flags & YK_POST_CONTEXT) != 0;
     if (!yk_cancel_seen(token)) {
+        struct yk_cancel_tie tie = {.other = task->place.token};
         task->context = context ? data_get(call, YK_POST_CONTEXT_AT) : NULL;
-        task->place.token = token != NULL ? token : task->place.token;
+        if (token != NULL) {
+            task->place.token = token;
+            task->place.tie = tie.other != NULL ? &tie : NULL; /* the end of the pool wakes it */
+        }
         const void *const in = block ? data_get(call, sizeof(void *)) : call->data;
         (void)yk_task_call(task, call->fn, in, NULL);
+        task->place.tie = NULL;
+        yk_cancel_call_end(&tie.call);
     }
     yk_post_drop(call);
 }

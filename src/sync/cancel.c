@@ -286,9 +286,34 @@ static struct yoke_cancel *token_of(struct yk_cancel_place *place)
     return place->token;
 }
 
+/* Only to be recognised: set_locked does the work. */
+static void wake_tied(struct yk_cancel_wait *wait)
+{
+    (void)wait;
+}
+
+/* A token that is set with either. What it hands in goes on to belong to place->token: were it this
+ * one, each task of a chain would keep those of all before it. */
+static struct yoke_cancel *tied(struct yk_cancel_place *place)
+{
+    struct yk_cancel_call *const call = &place->tie->call;
+    if (call->made == NULL) {
+        call->tie.wake = wake_tied;
+        call->made = yk_cancel_make(place->token);
+        if (call->made != NULL && !yk_cancel_wait_begin(&call->tie, place->tie->other)) {
+            yk_cancel_tell(call->made);
+        }
+    }
+    /* Memory is short: what the work belongs to is better than nothing. */
+    return call->made != NULL ? call->made : place->token;
+}
+
 struct yoke_cancel *yk_cancel_own(void)
 {
-    return yk_cancel_top != NULL ? token_of(yk_cancel_top) : thread_token;
+    if (yk_cancel_top == NULL) {
+        return thread_token;
+    }
+    return yk_cancel_top->tie != NULL ? tied(yk_cancel_top) : token_of(yk_cancel_top);
 }
 
 struct yoke_cancel *yk_cancel_of(const yoke_options *options)
@@ -311,7 +336,8 @@ bool yk_cancel_here(void)
     /* relaxed: a request, seen sooner or later. */
     const bool flagged =
         place->flag != NULL && atomic_load_explicit(place->flag, memory_order_relaxed) != 0;
-    if (!flagged && !yk_cancel_seen(token_of(place))) {
+    const bool other = place->tie != NULL && yk_cancel_seen(place->tie->other);
+    if (!flagged && !other && !yk_cancel_seen(token_of(place))) {
         return false;
     }
     place->told = true;
@@ -319,12 +345,6 @@ bool yk_cancel_here(void)
 }
 
 /* --- calls ---------------------------------------------------------------------------------- */
-
-/* Only to be recognised: set_locked does the work. */
-static void wake_tied(struct yk_cancel_wait *wait)
-{
-    (void)wait;
-}
 
 int yk_cancel_call_begin(struct yk_cancel_call *call, const yoke_options *options)
 {

@@ -90,12 +90,30 @@ void yk_cancel_hook_remove(struct yk_cancel_hook *hook);
 
 /* --- places --------------------------------------------------------------------------------- */
 
+/* A call that waits ends early for its options.cancel and for the caller's own token: `token` is
+ * set with either. The parts of its work belong to it. With fail_fast it is the call's alone, and
+ * may be set for a failure. */
+struct yk_cancel_call {
+    struct yoke_cancel *token; /* NULL: nobody can cancel it */
+    struct yoke_cancel *given; /* options.cancel */
+    struct yoke_cancel *made;  /* or NULL */
+    struct yk_cancel_wait tie; /* of ours to the caller's own */
+};
+
+/* Work with a token of its own whose waits end for another one as well: `call` is made when it
+ * waits for the first time. On the stack of who runs it, who ends the call. */
+struct yk_cancel_tie {
+    struct yoke_cancel *other; /* borrowed */
+    struct yk_cancel_call call;
+};
+
 /* A stretch of this thread's work that belongs to a token. On the stack of who runs it. */
 struct yk_cancel_place {
     struct yk_cancel_place *outer;
     struct yoke_cancel *token; /* borrowed; NULL: none, or not asked for yet */
     /* NULL, or finds the token when somebody asks for it first. */
     struct yoke_cancel *(*resolve)(struct yk_cancel_place *place);
+    struct yk_cancel_tie *tie;   /* NULL, or another token that ends its waits, and that alone */
     const _Atomic uint8_t *flag; /* process workers: not 0: cancelled. Else NULL */
     bool told;                   /* a call of this place has returned -ECANCELED for its token */
 };
@@ -135,16 +153,6 @@ static inline bool yk_cancel_flagged(void)
 bool yk_cancel_here(void);
 
 /* --- calls that wait ------------------------------------------------------------------------ */
-
-/* A call that waits ends early for its options.cancel and for the caller's own token: `token` is
- * set with either. The parts of its work belong to it. With fail_fast it is the call's alone, and
- * may be set for a failure. */
-struct yk_cancel_call {
-    struct yoke_cancel *token; /* NULL: nobody can cancel it */
-    struct yoke_cancel *given; /* options.cancel */
-    struct yoke_cancel *made;  /* or NULL */
-    struct yk_cancel_wait tie; /* of ours to the caller's own */
-};
 
 /* 0 or -ENOMEM. */
 int yk_cancel_call_begin(struct yk_cancel_call *call, const yoke_options *options);

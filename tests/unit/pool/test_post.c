@@ -434,16 +434,51 @@ static int sleep_long(yoke_task *task, const void *in, void *out)
     return 0;
 }
 
+static int sleep_short(yoke_task *task, const void *in, void *out)
+{
+    (void)task;
+    (void)out;
+    CHECK_RC(yoke_sleep_until(yoke_in_ms(1)), 0);
+    count_up(*(atomic_long *const *)in, 1);
+    return 0;
+}
+
+/* Also who belongs to a token, which nobody sets. */
 static void the_end_wakes_who_sleeps(void)
 {
-    yoke_pool *pool = make_pool(YOKE_THREADS, 2);
+    yoke_cancel *cancel = NULL;
+    CHECK_RC(yoke_cancel_create(NULL, &cancel), 0);
+    const yoke_options options = {.size = sizeof options, .cancel = cancel};
+    for (int with_token = 0; with_token < 2; with_token++) {
+        yoke_pool *pool = make_pool(YOKE_THREADS, 2);
+        atomic_long begun = 0, *at = &begun;
+        CHECK_RC(yoke_post(pool, sleep_long, &at, sizeof at, with_token ? &options : NULL), 0);
+        WAIT_FOR(count_get(&begun) == 1);
+        int rc = yoke_pool_destroy(pool, 0);
+        for (int i = 0; i < 100 && rc == -EBUSY; i++) /* a busy machine */
+            rc = yoke_pool_destroy(pool, 0);
+        CHECK_RC(rc, -ETIMEDOUT);
+    }
+    CHECK_EQ(yoke_cancel_is_set(cancel), 0);
+    yoke_cancel_release(cancel);
+}
+
+/* And only him: the next one on that worker sleeps undisturbed. */
+static void a_token_wakes_who_sleeps(void)
+{
+    yoke_pool *pool = make_pool(YOKE_THREADS, 1);
+    yoke_cancel *cancel = NULL;
     atomic_long begun = 0, *at = &begun;
-    CHECK_RC(yoke_post(pool, sleep_long, &at, sizeof at, NULL), 0);
+    CHECK_RC(yoke_cancel_create(NULL, &cancel), 0);
+    const yoke_options options = {.size = sizeof options, .cancel = cancel};
+    CHECK_RC(yoke_post(pool, sleep_long, &at, sizeof at, &options), 0);
+    CHECK_RC(yoke_post(pool, sleep_short, &at, sizeof at, NULL), 0);
     WAIT_FOR(count_get(&begun) == 1);
-    int rc = yoke_pool_destroy(pool, 0);
-    for (int i = 0; i < 100 && rc == -EBUSY; i++) /* a busy machine */
-        rc = yoke_pool_destroy(pool, 0);
-    CHECK_RC(rc, -ETIMEDOUT);
+    yoke_cancel_set(cancel);
+    drain(pool);
+    CHECK_EQ(count_get(&begun), 2);
+    yoke_cancel_release(cancel);
+    end_pool(pool);
 }
 
 /* ---- tokens ------------------------------------------------------------------------------------ */
@@ -648,6 +683,7 @@ int main(int argc, char **argv)
     RUN(what_was_posted_runs_before_the_end);
     RUN(what_has_not_begun_never_does);
     RUN(the_end_wakes_who_sleeps);
+    RUN(a_token_wakes_who_sleeps);
     RUN(what_was_cancelled_does_not_begin);
     RUN(what_runs_is_told);
     RUN(tasks_of_tasks_belong_to_their_token);
