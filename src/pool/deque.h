@@ -84,7 +84,8 @@ struct yk_deque {
 };
 
 #define YK_TEAM_WORDS 3U
-#define YK_TEAM_MAX (64 * YK_TEAM_WORDS) /* workers that fork and join; more only run tasks */
+/* Workers that fork and join; more only run tasks. */
+#define YK_TEAM_MAX ((size_t)64 * YK_TEAM_WORDS)
 
 /* All deques of a pool. */
 struct yk_team {
