@@ -330,9 +330,9 @@ init
         run owner();
         run worker(0);
         if
+        :: run follower(FOLLOWER); wanted = 1; places = 2; followed = true
         :: run worker(1); wanted = 2; places = 1
         :: run worker(1); wanted = 2; places = 2
-        :: run follower(FOLLOWER); wanted = 1; places = 2; followed = true
         fi
     }
 }
