@@ -155,7 +155,7 @@ yoke_frame *yk_deque_take(struct yk_deque *victim, struct yk_deque *taker, const
 int yk_fork_run(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, yoke_cancel *cancel,
                 bool spins_only);
 
-/* --- team.c --------------------------------------------------------------------------------- */
+/* --- team.c, team_make.c ---------------------------------------------------------------------- */
 
 int yk_team_create(struct yoke_pool *pool);
 void yk_team_destroy(struct yk_team *team); /* NULL does nothing */
@@ -197,6 +197,8 @@ void yk_hungry_end(struct yk_deque *deque);
 int64_t yk_hungry_sleep(const struct yk_deque *deque);
 /* There is a place: whoever is hungry is given a frame, though its call was used up before. */
 void yk_team_call(struct yk_team *team);
+/* The deque's owner took a frame back from the taker's mailbox. */
+void yk_team_taken_back(struct yk_deque *deque, struct yk_deque *taker, bool placed);
 /* A frame that was placed, or taken by the hungry, runs no more, or never did. */
 void yk_place_free(struct yk_team *team);
 

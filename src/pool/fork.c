@@ -331,7 +331,7 @@ static void await(struct yk_deque *deque, yoke_frame **top, yoke_frame *frame)
 }
 
 /* It lies in a mailbox still, of one who is slow to wake up perhaps: then we run it after all. */
-static bool take_back(yoke_frame *frame)
+static bool take_back(struct yk_deque *deque, yoke_frame *frame)
 {
     struct yk_deque *const taker = frame->taker;
     /* relaxed: if it is done, or begun, it is not in the mailbox. */
@@ -348,6 +348,7 @@ static bool take_back(yoke_frame *frame)
         atomic_store_explicit(&taker->late, 1, memory_order_relaxed);
         yk_place_free(taker->team);
     }
+    yk_team_taken_back(deque, taker, placed);
     return true;
 }
 
@@ -360,7 +361,7 @@ char *yoke_fork_taken(yoke_deque *ends, yoke_frame **slot, yoke_frame *frame)
     yk_mutex_lock(&deque->lock);
     const bool taken = deque->ends.split > slot;
     yk_mutex_unlock(&deque->lock);
-    const bool ours = !taken || take_back(frame);
+    const bool ours = !taken || take_back(deque, frame);
     if (!ours) {
         await(deque, slot + 1, frame);
     }
@@ -450,6 +451,9 @@ int yk_fork_run(struct yoke_pool *pool, yoke_fork_fn *fn, void *arg, yoke_cancel
     yk_task_leave(&task);
     yk_stretch_close(&stretch);
     deque->spins_only = before;
+    if (spins_only && !before && deque->entered > 1) {
+        yk_deque_limit_set(deque, NULL); /* sleepers who called meanwhile were passed over */
+    }
     yk_team_leave(deque);
     return 0;
 }

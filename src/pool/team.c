@@ -8,9 +8,6 @@
  *
  * At most as many threads run one pool's frames as it has workers, callers included.   Room: pool.
  */
-#include <errno.h>
-#include <stdlib.h>
-
 #include "pool/cpus.h"
 #include "pool/deque.h"
 #include "pool/pool_private.h"
@@ -33,59 +30,6 @@ static struct yk_deque *own_in(const struct yk_team *team)
         deque = deque->outer;
     }
     return deque;
-}
-
-/* --- making --------------------------------------------------------------------------------- */
-
-static void prepare(struct yk_team *team, unsigned index)
-{
-    struct yk_deque *const deque = &team->deques[index];
-    yoke_frame **const area = team->area;
-    /* Two slots before: where top stands when there are too many; one behind, for the last push. */
-    deque->slots = area + (size_t)index * (YK_DEQUE_SLOTS + 16) + 8;
-    deque->team = team;
-    deque->index = index;
-    deque->ends.split = deque->slots;
-    deque->ends.limit = yk_deque_end(deque);
-    deque->guest = yk_worker_of(&team->pool->table, NULL);
-    deque->worker = &deque->guest;
-}
-
-int yk_team_create(struct yoke_pool *pool)
-{
-    const unsigned workers = (unsigned)yk_min(pool->config.workers, YK_TEAM_MAX);
-    const unsigned count = workers + YK_GUESTS;
-    const size_t bytes =
-        yk_round_up(sizeof(struct yk_team) + (size_t)count * sizeof(struct yk_deque), 64);
-    struct yk_team *const team = aligned_alloc(64, bytes);
-    if (team == NULL) {
-        return -ENOMEM;
-    }
-    memset(team, 0, bytes);
-    team->pool = pool;
-    team->workers = workers;
-    team->deque_count = count;
-    team->area_bytes = (size_t)count * (YK_DEQUE_SLOTS + 16) * sizeof(yoke_frame *);
-    team->barriers = yk_barrier_prepare();
-    atomic_init(&team->guests_free, UINT64_MAX);
-    const int rc = yk_map_private(team->area_bytes, &team->area);
-    if (rc != 0) {
-        free(team);
-        return rc;
-    }
-    for (unsigned i = 0; i < count; i++) {
-        prepare(team, i);
-    }
-    pool->team = team;
-    return 0;
-}
-
-void yk_team_destroy(struct yk_team *team)
-{
-    if (team != NULL) {
-        yk_unmap(team->area, team->area_bytes);
-        free(team);
-    }
 }
 
 void yk_team_adopt(struct yk_team *team, struct yoke_worker *worker)
@@ -213,6 +157,28 @@ void yk_place_free(struct yk_team *team)
     }
 }
 
+/* Somebody gave us a frame, and may have taken it back since: our bit is gone. */
+static bool was_chosen(const struct yk_deque *deque)
+{
+    /* SYNC(hungry) seq_cst: after asleep was set: who clears the bit later will wake us. */
+    const uint64_t bits =
+        atomic_load_explicit(&deque->team->hungry[deque->index / 64], memory_order_seq_cst);
+    return (bits >> deque->index % 64 & 1) == 0;
+}
+
+/* Whoever was called while the frame lay in the mailbox passed its owner over, who may be hungry again
+ * since (its bit is set after the mailbox opens), and the call was used up. */
+void yk_team_taken_back(struct yk_deque *deque, struct yk_deque *taker, bool placed)
+{
+    struct yk_team *const team = deque->team;
+    if (!placed || is_hungry(team)) {
+        yk_deque_limit_set(deque, NULL);
+    }
+    if (placed && !was_chosen(taker)) {
+        yk_team_call(team);
+    }
+}
+
 /* The mailbox is shut, or open already: then somebody may be writing to it just now. */
 static void open_mail(struct yk_deque *deque)
 {
@@ -281,9 +247,13 @@ static void give_follower_locked(struct yk_deque *deque, yoke_frame **top)
     /* SYNC(follower) acquire: while it waits for a frame of ours it waits for nothing else. */
     const yoke_frame *const awaited =
         atomic_load_explicit(&follower->awaited, memory_order_acquire);
-    if (awaited != NULL && yk_deque_runs_locked(deque, awaited) &&
-        yk_deque_give_locked(deque, top, follower, YK_FRAME_FOLLOWED)) {
+    if (awaited == NULL || !yk_deque_runs_locked(deque, awaited)) {
+        return;
+    }
+    if (yk_deque_give_locked(deque, top, follower, YK_FRAME_FOLLOWED)) {
         yk_deque_wake(follower);
+    } else if (deque->ends.split >= top) {
+        yk_deque_limit_set(deque, NULL); /* somebody took it first: it was not served yet */
     }
 }
 
@@ -460,15 +430,6 @@ static bool take_somewhere(struct yk_deque *deque)
     return deque->taken != NULL;
 }
 
-/* Somebody gave us a frame, and may have taken it back since: our bit is gone. */
-static bool was_chosen(const struct yk_deque *deque)
-{
-    /* SYNC(hungry) seq_cst: after asleep was set: who clears the bit later will wake us. */
-    const uint64_t bits =
-        atomic_load_explicit(&deque->team->hungry[deque->index / 64], memory_order_seq_cst);
-    return (bits >> deque->index % 64 & 1) == 0;
-}
-
 bool yk_hungry_look(struct yk_deque *deque, int64_t since_ns)
 {
     const int64_t now = yk_clock_ns();
@@ -589,6 +550,12 @@ bool yk_hungry_run(struct yk_deque *deque)
 void yk_hungry_end(struct yk_deque *deque)
 {
     yoke_frame *const frame = claim(deque);
+    if (deque->call_due) { /* it was for all who are hungry, and we look no more */
+        deque->call_due = false;
+        if (is_hungry(deque->team)) {
+            yk_team_call(deque->team);
+        }
+    }
     if (frame != NULL) {
         run_given(deque, frame, false);
     }

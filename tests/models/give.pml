@@ -7,12 +7,9 @@
  * the checker sees a dead end.
  *
  * One owner; two workers, which are given frames or take them, and sleep; or a worker and a
- * follower, which takes frames and is given some. Who has one keeps it until every worker has had
+ * follower, which takes and is given frames too. Who has one keeps it until all have had
  * one, where there are places for all. How a frame is popped beside a taker is in pop.pml, how a
- * sleep begins and a frame is taken back in park.pml. Each WEAK_ leaves out one thing that matters.
- *
- * Not played: frames that are taken back after their owner has heard another call; a follower that
- * waits to be given one; a worker that gets a task before it made the call that it owes.
+ * sleep begins in park.pml. Each WEAK_ leaves out one thing that matters.
  */
 #define SLOTS 2
 
@@ -26,7 +23,7 @@
 byte top, split; /* below split: given or taken */
 bool locked;     /* by the owner; takers take in one step */
 bool called;     /* its limit is gone: the next push goes the slow way */
-byte mail[2];
+byte mail[2], who[SLOTS]; /* who was given it */
 bool done[SLOTS], asleep[2];
 byte hungry;          /* a bit for each worker */
 byte running, places; /* frames of workers; so many at most */
@@ -159,6 +156,7 @@ proctype worker(byte me)
 {
     byte had;
     bool ate, due, was_last, once = me == 0;
+begin:
     register();
     do
     :: had != 0 ->
@@ -173,12 +171,17 @@ proctype worker(byte me)
             say_done();
             break
         fi
-    :: had == 0 && mail[me] > FOLLOWS -> shut()
+    :: had == 0 && mail[me] > FOLLOWS ->
+        shut();
+        if
+        :: had == 0 -> hungry = hungry & ~BIT; goto begin /* taken back meanwhile */
+        :: else
+        fi
     :: atomic { had == 0 && mail[me] <= FOLLOWS && ((hungry & BIT) == 0 || due) -> due = false }
         register()
     :: had == 0 && mail[me] <= FOLLOWS && SHOWS -> take_somewhere()
     :: had == 0 && mail[me] <= FOLLOWS -> park()
-    :: had == 0 && ate && !due -> /* a task came */
+    :: had == 0 && ate  -> /* a task came */
         shut();
         if
         :: had != 0 ->
@@ -186,6 +189,9 @@ proctype worker(byte me)
             say_done()
         :: else -> hungry = hungry & ~BIT
         fi;
+#ifndef WEAK_LEAVES_CALL_DUE
+        call_if(due && hungry != 0);
+#endif
         break
     od;
     awake--
@@ -199,8 +205,16 @@ proctype follower(byte me)
     mail[me] = FOLLOWS;
     called = true;
     do
-    :: had != 0 -> say_done(); break
-    :: had == 0 && mail[me] > FOLLOWS -> shut()
+    :: had != 0 ->
+        say_done();
+        fed++;
+        break
+    :: had == 0 && mail[me] > FOLLOWS ->
+        shut();
+        if
+        :: had == 0 -> mail[me] = FOLLOWS; called = true
+        :: else
+        fi
     :: atomic { had == 0 && mail[me] == FOLLOWS && split < top -> mail[me] = SHUT }
         take();
         if
@@ -230,7 +244,7 @@ inline give(t, open)
     atomic {
         given = split < top && mail[t] == open;
         if
-        :: given -> mail[t] = FRAME(split); split++
+        :: given -> mail[t] = FRAME(split); who[split] = t; split++
         :: else
         fi
     }
@@ -269,6 +283,9 @@ inline serve()
     if
     :: followed ->
         give(FOLLOWER, FOLLOWS);
+#ifndef WEAK_FOLLOWER_UNSERVED
+        call_if(!given && split >= top && mail[FOLLOWER] == FOLLOWS);
+#endif
         atomic { asleep[FOLLOWER] = asleep[FOLLOWER] && !given; given = false }
     :: else
     fi;
@@ -317,8 +334,23 @@ proctype owner()
     :: atomic { top > 0 && split == top && done[top - 1] ->
             top--;
             split = top;
-            done[top] = false
+            done[top] = false;
+            who[top] = 0
         }
+    :: atomic { top > 0 && split == top && mail[who[top - 1]] == FRAME(top - 1) ->
+            top--;
+            given = followed && who[top] == FOLLOWER;
+            mail[who[top]] = (given -> FOLLOWS : OPEN);
+            who[top] = 0
+        }
+        if
+        :: !given -> place_free()
+        :: else
+        fi;
+#ifndef WEAK_TAKEN_BACK_UNSAID
+        call_if(hungry != 0 || given);
+#endif
+        atomic { split = top; given = false }
     :: fed == wanted -> break
     od
 }
@@ -330,7 +362,7 @@ init
         run owner();
         run worker(0);
         if
-        :: run follower(FOLLOWER); wanted = 1; places = 2; followed = true
+        :: run follower(FOLLOWER); wanted = 2; places = 2; followed = true
         :: run worker(1); wanted = 2; places = 1
         :: run worker(1); wanted = 2; places = 2
         fi
