@@ -568,11 +568,13 @@ class Processes:
     def test_ctrl_c_while_a_result_is_read(self):
         for _ in range(20):
             interrupted.clear()
-            future = self.pool.submit(Interrupting, os.getpid())
+            future = self.pool.submit(interrupting_later, self.path, os.getpid())
             with self.assertRaises(KeyboardInterrupt):
+                open(self.path, "w").close()  # not before: another thread may read it at once
                 future.result(WAIT)
                 kit.until(lambda: False, "that Ctrl-C gets through")
             self.assertEqual(future.result(WAIT), os.getpid())
+            os.unlink(self.path)
 
     def test_set_by_hand(self):
         before = self.begin(60, count=2)
@@ -689,6 +691,11 @@ class Interrupting:
 
     def __reduce__(self):
         return interrupt_once, (self.pid,)
+
+
+def interrupting_later(path, pid):
+    kit.until(lambda: os.path.exists(path), "that it may end")
+    return Interrupting(pid)
 
 
 if __name__ == "__main__":
