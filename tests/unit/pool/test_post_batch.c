@@ -139,7 +139,8 @@ static void workers_sleep_until_a_ticket_is_filled(void)
             WAIT_FOR(sleeps_of(pair.threads[i]) >= before + 20);
         }
         CHECK_EQ(count_get(&filled), workers - 1);
-        *cell = (struct yk_cell){.turn = cell->turn, .fn = note_filled};
+        cell->flags = 0;
+        cell->fn = note_filled;
         yk_ring_publish(cell, ticket);
         CHECK_RC(yoke_pool_drain(pool, soon()), 0);
         CHECK_EQ(count_get(&filled), workers);
