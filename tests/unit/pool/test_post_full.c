@@ -206,8 +206,9 @@ static void pools_that_hand_to_each_other_do_not_stop(void)
             CHECK_RC(yoke_post(pair.pools[i], hand_over, &half, sizeof half, NULL), 0);
         }
         WAIT_FOR(count_get(&pair.inside) == 2);
+        /* The first once more: the other has handed it the last ones. */
         for (int i = 0; i < 3; i++)
-            drain(pair.pools[i % 2]); /* the first once more: the other has handed it the last ones */
+            drain(pair.pools[i % 2]);
         CHECK_EQ(count_get(&pair.ran), 6 * CELLS);
         for (int i = 0; i < 2; i++)
             end_pool(pair.pools[i]);
