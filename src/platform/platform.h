@@ -78,6 +78,10 @@ static inline uint64_t yk_ticks(void)
 unsigned yk_cpu_count(const char *root);
 /* The same, by the affinity of the main thread. */
 unsigned yk_cpu_count_process(void);
+/* The CPU that we run on; only a hint. */
+unsigned yk_cpu_current(void);
+/* Let others who are ready run on this CPU first. */
+void yk_cpu_yield(void);
 /* Bytes this program may still use: MemAvailable, cut by the cgroup's limit. */
 size_t yk_memory_available(const char *root);
 

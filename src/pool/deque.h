@@ -69,6 +69,7 @@ struct yk_deque {
     _Alignas(YK_CACHE_LINE) yoke_frame *_Atomic mail; /* SYNC(mail) */
     _Atomic uint32_t late;                            /* a frame was taken back from the mailbox */
     _Atomic uint32_t asleep;                          /* SYNC(asleep); also the word it sleeps on */
+    _Atomic uint32_t waker_cpu;                       /* where who woke it ran, plus 1; a hint */
     const yoke_frame *_Atomic awaited;                /* SYNC(follower) */
     /* the owner's */
     struct yk_deque *outer; /* of another team, that this thread is in as well */

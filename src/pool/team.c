@@ -12,7 +12,7 @@
 #include "pool/deque.h"
 #include "pool/pool_private.h"
 
-#define WARM_NS 240000LL /* after frames: the next ones often come soon */
+#define WARM_NS 400000LL /* after frames: the next ones often come soon */
 #define TINY_NS 2000LL   /* a frame that took less was not worth giving */
 #define DEAF_MAX_NS 64000LL
 #define DEAF_ASLEEP_NS 250000LL      /* a wake costs both sides 10 to 50 us */
@@ -224,6 +224,8 @@ void yk_deque_wake(struct yk_deque *deque)
     /* SYNC(asleep) seq_cst: after the frame was done, or given. */
     const uint32_t how = atomic_load_explicit(&deque->asleep, memory_order_seq_cst);
     if (how == YK_SLEEPS_IDLE) {
+        /* relaxed: a hint. */
+        atomic_store_explicit(&deque->waker_cpu, yk_cpu_current() + 1, memory_order_relaxed);
         yk_table_wake_line(deque->worker->table, deque->worker->line);
     } else if (how != 0) {
         uint32_t here = YK_SLEEPS_HERE;
@@ -522,6 +524,21 @@ static yoke_frame *claim(struct yk_deque *deque)
     return taken != NULL ? taken : given;
 }
 
+/* Where CPUs share no cache the kernel may wake us on the waker's, in place of it: then it would wait for
+ * our frame, and for us to spin after it, beside an idle CPU. It comes first, and takes the frame back. */
+static void make_way(struct yk_deque *deque)
+{
+    /* relaxed: a hint. */
+    const uint32_t cpu = atomic_load_explicit(&deque->waker_cpu, memory_order_relaxed);
+    if (cpu != 0) {
+        /* relaxed: a hint. */
+        atomic_store_explicit(&deque->waker_cpu, 0, memory_order_relaxed);
+        if (cpu == yk_cpu_current() + 1) {
+            yk_cpu_yield();
+        }
+    }
+}
+
 bool yk_hungry_run(struct yk_deque *deque)
 {
     /* relaxed: a wake too many does no harm. */
@@ -529,6 +546,7 @@ bool yk_hungry_run(struct yk_deque *deque)
         set_parked(deque, false);
         /* relaxed: as above. */
         atomic_store_explicit(&deque->asleep, 0, memory_order_relaxed);
+        make_way(deque);
     }
     /* relaxed: advice. */
     if (atomic_load_explicit(&deque->late, memory_order_relaxed) != 0) {

@@ -263,3 +263,14 @@ size_t yk_memory_available(const char *root)
     errno = saved;
     return (size_t)bytes;
 }
+
+unsigned yk_cpu_current(void)
+{
+    const int cpu = sched_getcpu();
+    return cpu >= 0 ? (unsigned)cpu : 0;
+}
+
+void yk_cpu_yield(void)
+{
+    (void)sched_yield();
+}
