@@ -166,16 +166,17 @@ static bool was_chosen(const struct yk_deque *deque)
     return (bits >> deque->index % 64 & 1) == 0;
 }
 
-/* Whoever was called while the frame lay in the mailbox passed its owner over, who may be hungry again
- * since (its bit is set after the mailbox opens), and the call was used up. */
+/* Whoever was called while the frame lay in the mailbox passed the taker over, and the call was used
+ * up: that of a worker whose bit is set again (it is set after the mailbox opens), or of a follower
+ * that sleeps. A follower that is awake calls again. */
 void yk_team_taken_back(struct yk_deque *deque, struct yk_deque *taker, bool placed)
 {
-    struct yk_team *const team = deque->team;
-    if (!placed || is_hungry(team)) {
-        yk_deque_limit_set(deque, NULL);
-    }
     if (placed && !was_chosen(taker)) {
-        yk_team_call(team);
+        yk_team_call(deque->team);
+    }
+    /* SYNC(asleep) seq_cst: after the frame was taken back; set before its last call. */
+    if (!placed && atomic_load_explicit(&taker->asleep, memory_order_seq_cst) != 0) {
+        yk_deque_limit_set(deque, NULL);
     }
 }
 

@@ -341,16 +341,15 @@ proctype owner()
             top--;
             given = followed && who[top] == FOLLOWER;
             mail[who[top]] = (given -> FOLLOWS : OPEN);
-            who[top] = 0
         }
         if
         :: !given -> place_free()
         :: else
         fi;
 #ifndef WEAK_TAKEN_BACK_UNSAID
-        call_if(hungry != 0 || given);
+        call_if((given && asleep[FOLLOWER]) || (!given && (hungry & (1 << who[top])) != 0));
 #endif
-        atomic { split = top; given = false }
+        atomic { split = top; given = false; who[top] = 0 }
     :: fed == wanted -> break
     od
 }
