@@ -281,8 +281,8 @@ YOKE_API YOKE_MUST_CHECK int yoke_submit_many(yoke_pool *pool, yoke_fn *fn, cons
  *                   ring, with a context or a token up to 32; more, and copied contexts, are
  *                   allocated.
  *  \param options   NULL for all defaults; context, context_bytes and cancel count.
- *  \return as yoke_submit; -ECANCELED also when options.cancel is set while it waits for room. How the
- *          task ends is counted (yoke_pool_stats), and not kept.
+ *  \return as yoke_submit; -ECANCELED also when options.cancel is set while it waits for room. How
+ *          the task ends is counted (yoke_pool_stats), and not kept.
  *
  *  Ownership:  in stays the caller's.
  *  Threads:    any, several at once, also from inside a thread task.   Blocks: while there is no

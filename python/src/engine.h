@@ -74,7 +74,7 @@ struct ypy_core {
     struct ypy_desk *desk;
     struct ypy_fork_setup fork;
     struct ypy_out out;      /* GIL: what ypy_out_borrow lends */
-    PyObject *failure;       /* GIL: the exception of YPY_FAILED */
+    PyObject *failure;       /* GIL: of YPY_FAILED; NULL: a close broke the start off */
     PyObject *snapshot;      /* GIL: start="fork": what workers have already; or NULL */
     struct ypy_call *unused; /* GIL: calls to use again */
     size_t unused_count;

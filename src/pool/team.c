@@ -406,10 +406,10 @@ static yoke_frame *shut(struct yk_deque *deque)
     return yk_mail_is_frame(mail) ? mail : NULL;
 }
 
-/* A frame could be taken, and may be. */
-static bool shows_something(struct yk_team *team)
+/* As find_victim, where a frame could be taken, and may be. */
+static struct yk_deque *find_takeable(struct yk_team *team)
 {
-    return team->barriers && has_place(team) && find_victim(team) != NULL;
+    return team->barriers && has_place(team) ? find_victim(team) : NULL;
 }
 
 /* Frames that their owner gives to nobody, since it spawns nothing for a while. The mailbox is shut
@@ -417,7 +417,7 @@ static bool shows_something(struct yk_team *team)
 static bool take_somewhere(struct yk_deque *deque)
 {
     struct yk_team *const team = deque->team;
-    struct yk_deque *const victim = shows_something(team) ? find_victim(team) : NULL;
+    struct yk_deque *const victim = find_takeable(team);
     if (victim == NULL) {
         return false;
     }
@@ -469,7 +469,7 @@ bool yk_hungry_park(struct yk_deque *deque)
     /* SYNC(mail) seq_cst: after asleep. */
     const bool given = yk_mail_is_frame(atomic_load_explicit(&deque->mail, memory_order_seq_cst));
     /* One that we could not take may hide others: we come again. */
-    return given || take_somewhere(deque) || shows_something(deque->team);
+    return given || take_somewhere(deque) || find_takeable(deque->team) != NULL;
 }
 
 /* Twice as long as before, and longer where each time costs a wake. */
@@ -525,8 +525,8 @@ static yoke_frame *claim(struct yk_deque *deque)
     return taken != NULL ? taken : given;
 }
 
-/* Where CPUs share no cache the kernel may wake us on the waker's, in place of it: then it would wait for
- * our frame, and for us to spin after it, beside an idle CPU. It comes first, and takes the frame back. */
+/* The kernel may wake us on the waker's CPU, in place of the waker: that one would wait until we have
+ * run the frame, and spun after it. It comes first, and may take the frame back. */
 static void make_way(struct yk_deque *deque)
 {
     /* relaxed: a hint. */

@@ -4,34 +4,10 @@
 /* tsan: yes */
 /* timeout: 120 */
 #define CHECK_TIMEOUT 100
-#include "check.h"
+#include "gate.h"
 #include <pthread.h>
 
 enum { CELLS = 1024 };
-
-static void drain(yoke_pool *pool)
-{
-    CHECK_RC(yoke_pool_drain(pool, soon()), 0);
-}
-
-/* ---- gates: a task that begins and does not end before it is let ----------------------------- */
-
-struct gate {
-    atomic_long inside, open;
-};
-
-static int wait_at_gate(yoke_task *task, const void *in, void *out)
-{
-    struct gate *gate = *(struct gate *const *)in;
-    const int64_t until = soon();
-    (void)out;
-    count_up(&gate->inside, 1);
-    while (!count_get(&gate->open) && !yoke_task_cancelled(task)) {
-        CHECK(yoke_now_ns() < until);
-        breathe();
-    }
-    return 0;
-}
 
 static void close_gate(yoke_pool *pool, struct gate *gate, long workers)
 {
