@@ -335,17 +335,19 @@ void yk_unit_flag_locked(struct yoke_pool *pool, struct yk_unit *unit)
     struct yk_slot *const slot =
         unit->state == YK_UNIT_TABLE ? yk_pool_slot(pool, yk_unit_slot(unit)) : unit->aside;
     if (slot != NULL) {
-        /* relaxed: a request, seen sooner or later. */
-        atomic_store_explicit(&slot->cancel, 1, memory_order_relaxed);
+        /* SYNC(slot-cancel) release: who sees it sees the token set as well. */
+        atomic_store_explicit(&slot->cancel, 1, memory_order_release);
     }
 }
 
+/* The token first: an item of a nested call that sees the flag ends, and the call must then know
+ * that it is to stop. */
 void yk_unit_cancel_locked(struct yoke_pool *pool, struct yk_unit *unit)
 {
-    yk_unit_flag_locked(pool, unit);
     if (unit->running != NULL) {
         yk_cancel_tell(unit->running);
     }
+    yk_unit_flag_locked(pool, unit);
 }
 
 uint32_t yk_unit_progress_locked(struct yoke_pool *pool, struct yk_unit *unit)

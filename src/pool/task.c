@@ -86,9 +86,9 @@ int yoke_task_cancelled(yoke_task *task)
     if (task->told != 0) {
         return 1;
     }
-    /* relaxed: a request, seen sooner or later. */
+    /* SYNC(slot-cancel) acquire: the call that the task is an item of looks at its token next. */
     if ((task->slot != NULL &&
-         atomic_load_explicit(&task->slot->cancel, memory_order_relaxed) != 0) ||
+         atomic_load_explicit(&task->slot->cancel, memory_order_acquire) != 0) ||
         yk_cancel_seen(task->place.token)) {
         task->told = YK_TOLD_CANCELLED;
     } else if (task->deadline_ns != 0 && yk_clock_ns() >= task->deadline_ns) {
