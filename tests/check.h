@@ -277,6 +277,19 @@ static inline void end_pool(yoke_pool *pool)
     CHECK_RC(yoke_pool_destroy(pool, soon()), 0);
 }
 
+/** Ends a pool that has tasks which end only when they are told. A thread that is told may get no CPU
+ *  for longer than the pool waits for it: then the pool is there still, and empty a little later. */
+static inline void stop_pool(yoke_pool *pool, int64_t until_ns)
+{
+    int rc = yoke_pool_destroy(pool, until_ns);
+    CHECK(yoke_now_ns() >= until_ns);
+    if (rc == -EBUSY) {
+        rc = yoke_pool_destroy(pool, soon());
+        rc = rc == 0 ? -ETIMEDOUT : rc;
+    }
+    CHECK_RC(rc, -ETIMEDOUT);
+}
+
 static inline int check_square(yoke_task *task, const void *in, void *out)
 {
     (void)task;

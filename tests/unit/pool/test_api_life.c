@@ -104,9 +104,7 @@ static void destroy_stops_what_does_not_finish(void)
             WAIT_FOR(count_get(&gate->begun) == 1);
             for (int i = 0; i < 30; i++)
                 queued[i] = submit(pool, hold, gate);
-            const int64_t until = wait_ms ? yoke_in_ms(wait_ms) : 0;
-            CHECK_RC(yoke_pool_destroy(pool, until), -ETIMEDOUT);
-            CHECK(yoke_now_ns() >= until);
+            stop_pool(pool, wait_ms ? yoke_in_ms(wait_ms) : 0);
             const yoke_outcome outcome = ended(running);
             CHECK_EQ(outcome.kind, YOKE_CANCELLED);
             CHECK_EQ(outcome.attempts, 1);

@@ -396,7 +396,7 @@ static void what_has_not_begun_never_does(void)
     close_gate(pool, &gate, 2);
     for (int i = 0; i < CELLS; i++)
         CHECK_RC(yoke_post(pool, look_into_parcel, &parcel, sizeof parcel, NULL), 0);
-    CHECK_RC(yoke_pool_destroy(pool, yoke_in_ms(1)), -ETIMEDOUT);
+    stop_pool(pool, yoke_in_ms(1));
     CHECK_EQ(count_get(&sum), 0);
 }
 
@@ -430,10 +430,7 @@ static void the_end_wakes_who_sleeps(void)
         atomic_long begun = 0, *at = &begun;
         CHECK_RC(yoke_post(pool, sleep_long, &at, sizeof at, with_token ? &options : NULL), 0);
         WAIT_FOR(count_get(&begun) == 1);
-        int rc = yoke_pool_destroy(pool, 0);
-        for (int i = 0; i < 100 && rc == -EBUSY; i++) /* a busy machine */
-            rc = yoke_pool_destroy(pool, 0);
-        CHECK_RC(rc, -ETIMEDOUT);
+        stop_pool(pool, 0);
     }
     CHECK_EQ(yoke_cancel_is_set(cancel), 0);
     yoke_cancel_release(cancel);
