@@ -184,8 +184,8 @@ static void released_jobs_run_to_their_end(void)
             yoke_job_release(submit(pool, come_later, gate, NULL));
         count_set(&gate->go, 1);
         WAIT_FOR(count_get(&gate->later) == 100);
-        CHECK_EQ(count_get(&gate->begun), 1);
         end_pool(pool);
+        CHECK_EQ(count_get(&gate->begun), 1); /* maybe after all that came later */
         CHECK(count_blocks() <= blocks);
         yoke_shared_free(gate);
     }
