@@ -177,9 +177,10 @@ static inline int check_has_kind(int kind)
 
 /* ---- time -------------------------------------------------------------------------------- */
 
+/** A deadline for hangs, which nothing that works comes near to. */
 static inline int64_t soon(void)
 {
-    return yoke_in_ms(CHECK_PATIENCE_MS);
+    return yoke_in_ms((int64_t)CHECK_PATIENCE_MS * check_slowness());
 }
 
 /** Let others run; short, and never the thing a test relies on. */
