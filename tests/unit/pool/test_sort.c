@@ -142,7 +142,7 @@ static void elements_of_any_size_are_sorted(void)
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
             struct bench bench = {pool, sort_any, sizes[s], sizes[s] < 4 ? 1 : sizes[s] / 2, seed};
             bench.key_bytes = bench.key_bytes > 4 ? 4 : bench.key_bytes;
-            const size_t last = kind == YOKE_THREADS ? 10 : 8;
+            const size_t last = kind == YOKE_THREADS && check_slowness() == 1 ? 10 : 8;
             for (size_t c = 0; c < last; c++) {
                 for (int shape = 0; shape < SHAPES; shape++)
                     check_sort(&bench, counts[c], shape);
@@ -206,9 +206,10 @@ static void a_type_has_its_own_sort(void)
         for (int shape = 0; shape < SHAPES; shape++)
             check_sort(&bench, count, shape);
     }
+    const size_t most = check_slowness() == 1 ? 1000000 : 150000;
     for (size_t p = 0; p < sizeof primes / sizeof *primes; p++) {
-        for (int shape = 0; shape < SHAPES; shape++) {
-            if (primes[p] < 200000 || shape % 9 == 0)
+        for (int shape = 0; shape < SHAPES && primes[p] < most; shape++) {
+            if (primes[p] < most / 5 || shape % 9 == 0)
                 check_sort(&bench, primes[p], shape);
         }
     }
@@ -370,16 +371,17 @@ static long check_cancel_at(yoke_pool *pool, struct tagged *data, size_t count, 
 
 static void a_cancelled_sort_keeps_the_elements(void)
 {
-    enum { COUNT = 150001, NEVER = 99999999 };
-    struct tagged *const data = malloc(COUNT * sizeof *data);
+    enum { NEVER = 99999999 };
+    const long count = check_slowness() == 1 ? 150001 : 50001;
+    struct tagged *const data = malloc((size_t)count * sizeof *data);
     FOR_EACH_KIND(kind)
     {
         yoke_pool *pool = make_pool(kind, 2);
-        const long all = check_cancel_at(pool, data, COUNT, NEVER);
-        check_cancel_at(pool, data, COUNT, 0);
-        for (long i = 1; i < 12; i++) {
-            check_cancel_at(pool, data, COUNT, all / 12 * i);
-            check_cancel_at(pool, data, COUNT, (all - COUNT / 6 * i) | 1); /* late merges */
+        const long all = check_cancel_at(pool, data, (size_t)count, NEVER);
+        check_cancel_at(pool, data, (size_t)count, 0);
+        for (long i = 1; i < 12; i += check_slowness() == 1 ? 1 : 2) {
+            check_cancel_at(pool, data, (size_t)count, all / 12 * i);
+            check_cancel_at(pool, data, (size_t)count, (all - count / 6 * i) | 1); /* late merges */
         }
         end_pool(pool);
     }
