@@ -62,6 +62,7 @@ void yk_pool_await_for_sure(struct yoke_pool *pool, uint32_t event, int64_t unti
 /* The next FREE slot, whose ticket is the tail; YK_NO_SLOT if all are in use. */
 static uint32_t take_slot_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
 {
+    const uint64_t first = pool->tail;
     for (uint32_t i = 0; i < yk_pool_slots(pool); i++) {
         const uint32_t index = yk_slot_of(&pool->table, pool->tail);
         if (pool->units[index] == NULL) {
@@ -69,6 +70,7 @@ static uint32_t take_slot_locked(struct yoke_pool *pool) YK_REQUIRES(pool->lock)
         }
         pool->tail++; /* passed over: it is not READY with this ticket, claimers go past it */
     }
+    pool->tail = first; /* once round, for nothing: nobody has to pass as many */
     return YK_NO_SLOT;
 }
 

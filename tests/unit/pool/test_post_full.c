@@ -8,6 +8,8 @@
 #include "gate.h"
 #include <pthread.h>
 
+#include "pool/pool_private.h"
+
 enum { CELLS = 1024, CHAIN = 100000 };
 
 static int do_nothing(yoke_task *task, const void *in, void *out)
@@ -101,6 +103,8 @@ static void a_chain_of_jobs_needs_little_stack(void)
     for (int i = 0; i < CELLS; i++)
         yoke_job_release(jobs[i]);
     drain(pool);
+    /* Workers pass all tickets one by one: there are no more of them than tasks. */
+    CHECK(atomic_load(&pool->ctl->tail) <= CELLS + CHAIN);
     CHECK_EQ(stats_of(pool).in_flight, 0);
     end_pool(pool);
 }
