@@ -261,7 +261,7 @@ def close_cancels(ctx: Context) -> None:
     ctx.works(pool)
     futures = [pool.submit(nap, ctx.folder, i, 0.3) for i in range(200)]
     ledger = f"{ctx.folder}/ledger"
-    wait_for(lambda: os.path.exists(ledger) and len(open(ledger).readlines()) == 2, "both run")
+    wait_for(lambda: os.path.exists(ledger) and len(open(ledger).readlines()) >= 2, "both run")
     began = time.monotonic()
     pool.shutdown(wait=True, cancel_futures=True)
     took = time.monotonic() - began
@@ -347,7 +347,7 @@ def interrupted(ctx: Context, process: subprocess.Popen, group: bool = False) ->
         raise Failed(f"Ctrl-C: hangs; {process.communicate()[1][-1000:]}") from None
     took = time.monotonic() - began
     ctx.seen["ms"] = max(ctx.seen.get("ms", 0), round(took * 1000, 1))
-    check(took < 1.5 * SLOW, f"{took:.2f} s from Ctrl-C to exit")
+    check(took < 5 * SLOW, f"{took:.2f} s from Ctrl-C to exit")
     check(process.returncode == -signal.SIGINT, f"exit code {process.returncode}: {err[-2000:]}")
     check("KeyboardInterrupt" in err, f"no KeyboardInterrupt: {err[-2000:]}")
     ctx.seen["raised"] = "KeyboardInterrupt"
@@ -401,7 +401,7 @@ def ctrl_c_end(ctx: Context) -> None:
         process.kill()
         raise Failed("hangs") from None
     ctx.seen["ms"] = round((time.monotonic() - began) * 1000, 1)
-    check(ctx.seen["ms"] < 1500 * SLOW, f"{ctx.seen['ms']} ms from Ctrl-C to exit")
+    check(ctx.seen["ms"] < 5000 * SLOW, f"{ctx.seen['ms']} ms from Ctrl-C to exit")
     ctx.note(f"exit code {process.returncode}")
     ctx.alone(2)
 

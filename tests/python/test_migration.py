@@ -130,7 +130,7 @@ class FromMultiprocessing(unittest.TestCase):
                 ended(WAIT)
 
     def test_get_in_time(self):
-        old, new = self.old.apply_async(time.sleep, (0.2,)), self.new.submit(time.sleep, 0.2)
+        old, new = self.old.apply_async(time.sleep, (1,)), self.new.submit(time.sleep, 1)
         with self.assertRaises(multiprocessing.TimeoutError):
             old.get(0.01)
         with self.assertRaises(TimeoutError):
@@ -206,7 +206,7 @@ class FromConcurrentFutures(unittest.TestCase):
         with yoke.futures.ProcessPoolExecutor(1) as pool:
             before = pool.submit(os.getpid).result()
             with self.assertRaises(TimeoutError):
-                list(pool.map(time.sleep, [0.3], timeout=0.01))
+                list(pool.map(time.sleep, [1], timeout=0.01))
             self.assertEqual(pool.submit(os.getpid).result(), before)
 
     def test_timeout_of_the_pools_map_kills(self):

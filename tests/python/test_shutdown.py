@@ -18,7 +18,7 @@ import kit
 import yoke
 
 WAIT = kit.LIMIT_S
-AT_ONCE_S = 1.0 * kit.SLOW  # "at once", on a machine that has other things to do
+AT_ONCE_S = kit.AT_ONCE_S
 
 
 def square(x):
@@ -388,7 +388,7 @@ class Exit(unittest.TestCase):
     def interrupt(self, program):
         began = program.interrupt()
         program.wait()
-        kit.until(lambda: not program.left(), "that nothing is left", 2 * kit.SLOW)
+        kit.until(lambda: not program.left(), "that nothing is left", AT_ONCE_S)
         return began
 
     def test_ctrl_c(self):

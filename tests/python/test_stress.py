@@ -187,7 +187,7 @@ def mapper(pool, rng, over, record):
         if rng.random() < 0.5:
             kw["chunksize"] = rng.choice((1, 3, 100))
         if rng.random() < 0.2:
-            kw["timeout"] = 5
+            kw["timeout"] = LIMIT  # a worker may get no CPU for a while
         if rng.random() < 0.3:
             kw["unordered"] = True
         if rng.random() < 0.3:
