@@ -10,7 +10,7 @@
 #include "check.h"
 #include <sys/resource.h>
 
-enum { MOST = 16 };
+enum { MOST = 16, ASLEEP_MS = 60000 /* so many threads are not started in a moment */ };
 
 struct party {
     atomic_long here, most, wanted, gone;
@@ -84,7 +84,7 @@ static int sleep_a_little(yoke_task *task, const void *in, void *out)
            !atomic_compare_exchange_strong_explicit(&crowd->most, &most, now, memory_order_seq_cst,
                                                     memory_order_seq_cst)) {
     }
-    const int rc = yoke_sleep_until(yoke_in_ms(2));
+    const int rc = yoke_sleep_until(yoke_in_ms(2 * (int64_t)check_slowness()));
     count_up(&crowd->now, -1);
     count_up(&crowd->ended, 1);
     return rc == 0 ? 0 : 1;
@@ -240,7 +240,7 @@ static void thousands_of_tasks_sleep_at_once(void)
     atomic_store_explicit(&room.until_ns, YOKE_FOREVER, memory_order_seq_cst);
     for (size_t i = 0; i < count; i++)
         CHECK_RC(yoke_submit(pool, sleep_there, &at, sizeof at, 0, NULL, &jobs[i]), 0);
-    WAIT_FOR(count_get(&room.asleep) == (long)count);
+    WAIT_MS(count_get(&room.asleep) == (long)count, ASLEEP_MS * (int64_t)check_slowness());
     report_sleepers(count, begin, rss, virtual);
     CHECK_EQ(stats_of(pool).workers, count);
     atomic_store_explicit(&room.until_ns, 0, memory_order_seq_cst);
@@ -253,20 +253,37 @@ static void thousands_of_tasks_sleep_at_once(void)
     WAIT_FOR(count_threads() <= threads);
 }
 
+/* The caller of a map sleeps in one of its items: somebody else has to wake them. */
+struct alarm_clock {
+    struct dormitory *room;
+    long count;
+};
+
+static int wake_when_all_sleep(void *arg)
+{
+    const struct alarm_clock *clock = arg;
+    WAIT_MS(count_get(&clock->room->asleep) == clock->count, ASLEEP_MS * (int64_t)check_slowness());
+    atomic_store_explicit(&clock->room->until_ns, 0, memory_order_seq_cst);
+    return 0;
+}
+
 static void thousands_of_items_sleep_at_once(void)
 {
     const size_t count = sleepers_wanted() / 2;
     struct dormitory room = {0};
+    struct alarm_clock clock = {&room, (long)count};
+    yoke_thread *waker = NULL;
     struct dormitory **in = calloc(count, sizeof *in);
     CHECK(in != NULL);
     for (size_t i = 0; i < count; i++)
         in[i] = &room;
     yoke_pool *pool = make_elastic(2, (unsigned)count);
-    /* The caller sleeps in one of them, so nobody is there to wake them. */
     const int64_t begin = yoke_now_ns();
-    atomic_store_explicit(&room.until_ns, yoke_in_ms(8000 * (int64_t)check_slowness()),
-                          memory_order_seq_cst);
+    atomic_store_explicit(&room.until_ns, YOKE_FOREVER, memory_order_seq_cst);
+    CHECK_RC(yoke_thread_start(NULL, wake_when_all_sleep, &clock, &waker), 0);
     CHECK_RC(yoke_map(pool, sleep_there, in, sizeof *in, NULL, 0, count, NULL), 0);
+    CHECK_RC(yoke_thread_wait(waker, soon(), NULL), 0);
+    yoke_thread_release(waker);
     printf("    a map of %zu items that sleep: %ld at once, %.2f s\n", count, count_get(&room.most),
            (double)(yoke_now_ns() - begin) / 1e9);
     CHECK_EQ(count_get(&room.most), count);
