@@ -206,7 +206,7 @@ static void nothing(yoke_strand strand, void *arg)
 /* Spawns nothing, as a long call does; but under TSan, where nobody can take what is not given. */
 static void await_both(yoke_strand strand, struct pair *pair)
 {
-    const int64_t until = yoke_in_ms(CHECK_PATIENCE_MS);
+    const int64_t until = soon();
     count_up(&pair->here, 1);
     while (count_get(&pair->here) < 2 && yoke_now_ns() < until) {
         yoke_call call;

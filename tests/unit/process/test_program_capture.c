@@ -15,16 +15,21 @@ static const yoke_stream capture = {.kind = YOKE_STREAM_CAPTURE};
 static void thousands_of_lines_on_both_streams(void)
 {
     enum { LINES = 10000 };
-    static const char script[] = "i=0; while [ $i -lt 10000 ]; do echo out $i; echo err $i >&2; "
-                                 "i=$((i+1)); done; exit 4";
+    static const char script[] = "read go; i=0; while [ $i -lt 10000 ]; do echo out $i; "
+                                 "echo err $i >&2; i=$((i+1)); done; exit 4";
+    const yoke_stream pipe_ = {.kind = YOKE_STREAM_PIPE};
     FOR_EACH_START(flags)
     {
-        yoke_process *process =
-            run_shell(script, (yoke_program){.output = capture, .error = capture, .flags = flags});
+        yoke_process *process = run_shell(
+            script,
+            (yoke_program){.input = pipe_, .output = capture, .error = capture, .flags = flags});
         yoke_output early = {.size = sizeof early};
         CHECK_RC(yoke_process_output(process, 1, &early), -EBUSY);
         yoke_usage usage = {.size = sizeof usage};
         CHECK_RC(yoke_process_usage(process, &usage), -EBUSY);
+        int go = -1;
+        CHECK_RC(yoke_process_take_pipe(process, 0, &go), 0);
+        close(go);
         check_code(process, 4);
         for (int stream = 1; stream <= 2; stream++) {
             const yoke_output output = output_of(process, stream);

@@ -219,7 +219,8 @@ static void a_new_seed_has_new_copies(void)
         } else {
             CHECK_EQ(finish(start(answer, (void *)2, NULL)).code, 2); /* one is just being made */
         }
-        CHECK_EQ(count_descendants(getpid(), "yoke-template", 0, &seed), 1);
+        /* A copy has the seed's name until it has its own. */
+        WAIT_FOR(count_descendants(getpid(), "yoke-template", 0, &seed) == 1);
         kill(seed, SIGKILL);
         global = 10 + i;
         WAIT_FOR(count_descendants(getpid(), "yoke-template", 0, NULL) == 0);
