@@ -355,7 +355,8 @@ static void workers_that_are_born_dead_are_held_back(void)
         CHECK_EQ(end_job(submit(pool, mind_own_business, 1, 0)).kind, YOKE_OK);
     const uint64_t started = stats_of(pool).started - before;
     fprintf(stderr, "    %d starts in 2 s\n", (int)started);
-    CHECK(started >= 5 && started <= 30);
+    CHECK(started <= 30);
+    WAIT_FOR(stats_of(pool).started - before >= 5); /* it does try, if later on a busy machine */
     /* Once it can be, it is. */
     count_set(&it->doomed_to_die, 0);
     await_workers(pool, 2);

@@ -406,7 +406,7 @@ class Context:
         check(not quiet or not err, f"stderr: {err[-2000:]!r}")
         return out
 
-    def alone(self, seconds: float = 1.0) -> float:
+    def alone(self, seconds: float = 5.0) -> float:
         """No process of the row is left but this one, within that time; how long it took."""
         began = time.monotonic()
         others: list[int] = []

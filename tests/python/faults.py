@@ -23,6 +23,9 @@ from typing import Any
 import faultkit
 from faultkit import SLOW, Context, check, row, stamp, wait_for
 
+# Tasks that are not at fault have no more, and may get no CPU for a while.
+LATE_S = 1.5 * SLOW
+
 # --- a task dies ----------------------------------------------------------------------------------
 
 
@@ -395,14 +398,14 @@ def endless_in_c() -> None:
     collections.deque(itertools.repeat(0), maxlen=0)
 
 
-@row("endless task, timeout=0.5", raises="TaskTimeout")
+@row("endless task, with a timeout", raises="TaskTimeout")
 def endless_task(ctx: Context) -> None:
-    ctx.one_fault(endless, timeout=0.5, after=0.5)
+    ctx.one_fault(endless, timeout=LATE_S, after=LATE_S)
 
 
-@row("endless loop in C, all signals blocked, timeout=0.5", raises="TaskTimeout")
+@row("endless loop in C, all signals blocked, with a timeout", raises="TaskTimeout")
 def endless_c(ctx: Context) -> None:
-    ctx.one_fault(endless_in_c, timeout=0.5, after=0.5)
+    ctx.one_fault(endless_in_c, timeout=LATE_S, after=LATE_S)
 
 
 def ignores_signals() -> None:
@@ -415,18 +418,18 @@ def ignores_signals() -> None:
             pass
 
 
-@row("task that ignores signals and catches all, timeout=0.5", raises="TaskTimeout")
+@row("task that ignores signals and catches all, with a timeout", raises="TaskTimeout")
 def stubborn(ctx: Context) -> None:
-    ctx.one_fault(ignores_signals, timeout=0.5, after=0.5)
+    ctx.one_fault(ignores_signals, timeout=LATE_S, after=LATE_S)
 
 
 def stop_me() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-@row("SIGSTOP, timeout=0.5", raises="TaskTimeout")
+@row("SIGSTOP, with a timeout", raises="TaskTimeout")
 def stopped(ctx: Context) -> None:
-    ctx.one_fault(stop_me, timeout=0.5, after=0.5)
+    ctx.one_fault(stop_me, timeout=LATE_S, after=LATE_S)
 
 
 def force(ctx: Context) -> Any:

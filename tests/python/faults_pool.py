@@ -356,7 +356,7 @@ def interrupted(ctx: Context, process: subprocess.Popen, group: bool = False) ->
     many = err.count("Traceback (most recent call last)")
     many -= err.count("During handling of the above exception")  # asyncio's
     check(many <= 1 and not spam, f"{many} tracebacks, {spam}: {err[-3000:]}")
-    ctx.alone(2)
+    ctx.alone()
 
 
 def ctrl_c_row(ctx: Context, *forms: str) -> None:
@@ -403,7 +403,7 @@ def ctrl_c_end(ctx: Context) -> None:
     ctx.seen["ms"] = round((time.monotonic() - began) * 1000, 1)
     check(ctx.seen["ms"] < 5000 * SLOW, f"{ctx.seen['ms']} ms from Ctrl-C to exit")
     ctx.note(f"exit code {process.returncode}")
-    ctx.alone(2)
+    ctx.alone()
 
 
 @row("program killed by SIGKILL")
