@@ -93,16 +93,22 @@ def _warning_filters():
     ]
 
 
+def _imported(name):
+    """The module, if it was imported; not one that another thread is importing just now."""
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    return None if getattr(spec, "_initializing", False) else module
+
+
 def _authkey():
     """Managers of multiprocessing let those in who have it."""
-    # Another thread may be importing it just now.
-    current = getattr(sys.modules.get("multiprocessing.process"), "current_process", None)
-    return bytes(current().authkey) if current is not None else None
+    process = _imported("multiprocessing.process")
+    return bytes(process.current_process().authkey) if process is not None else None
 
 
 def _tracker():
     """The descriptor of the process that looks after shared memory of multiprocessing, or None."""
-    if "multiprocessing.shared_memory" not in sys.modules:
+    if _imported("multiprocessing.shared_memory") is None:
         return None
     return sys.modules["multiprocessing.resource_tracker"].getfd()
 
@@ -127,7 +133,7 @@ def _pack(call, uses, fds):
     """An initializer and its arguments; descriptors that workers need for them are added to fds."""
     from yoke import _pickling
 
-    context = sys.modules.get("multiprocessing.context")
+    context = _imported("multiprocessing.context")
     if context is None:
         return _pickling.dumps(call, None, uses)
     context.set_spawning_popen(_Inherited(fds))

@@ -168,6 +168,32 @@ class Both:
             self.assertEqual(pool.submit(read_data).result(WAIT), "in the module")
             self.assertNotEqual(kit.until(template), image)
 
+    def test_while_another_thread_imports_multiprocessing(self):
+        program = kit.run("""
+            import os, sys, threading, yoke
+            begun, go, urandom = threading.Event(), threading.Event(), os.urandom
+
+            def wait_in_the_middle(count):
+                if threading.current_thread().name == "importer":
+                    begun.set()
+                    go.wait()
+                return urandom(count)
+
+            def load():
+                import multiprocessing.process
+
+            os.urandom = wait_in_the_middle
+            importer = threading.Thread(target=load, name="importer", daemon=True)
+            importer.start()
+            begun.wait()
+            assert "multiprocessing.process" in sys.modules
+            with yoke.Pool(workers=1, start=sys.argv[1]) as pool:
+                print(pool.submit(abs, -3).result())
+            go.set()
+            importer.join()
+        """, args=(self.start,))
+        self.assertEqual((program.code, program.out), (0, "3\n"), program.err)
+
     def test_filters_of_warnings_are_the_programs(self):
         with warnings.catch_warnings():
             warnings.resetwarnings()
