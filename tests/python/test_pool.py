@@ -47,6 +47,12 @@ def sleep(seconds):
     return seconds
 
 
+def square_later(path, x):
+    """When there is that file."""
+    kit.until(lambda: os.path.exists(path), "that it may end")
+    return x * x
+
+
 def begun_sleep(path, seconds):
     """Says in a file that it has begun."""
     with open(path, "a") as file:
@@ -555,15 +561,17 @@ class Processes:
         self.addCleanup(signal.signal, signal.SIGALRM, before)
         for _ in range(20):
             called = []
-            future = self.pool.submit(square, 3)
+            future = self.pool.submit(square_later, self.path, 3)
             future.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGALRM))
             future.add_done_callback(called.append)
             with self.assertRaises(Alarm):
+                open(self.path, "w").close()  # not before: callbacks would be called at once, here
                 future.result(WAIT)
                 kit.until(lambda: False, "that the handler raises")
             kit.until(lambda: called, "that the other callback is called")
             self.assertEqual(future.result(WAIT), 9)
             self.assertEqual(called, [future])
+            os.unlink(self.path)
 
     def test_ctrl_c_while_a_result_is_read(self):
         for _ in range(20):
