@@ -6,6 +6,7 @@ the core is then closed, the work it has is done, and the thread ends. At the en
 work that was handed in is finished first, as in concurrent.futures; but it says what it waits for,
 and Ctrl-C ends it.
 """
+import _frozen_importlib
 import concurrent.futures
 import marshal
 import os
@@ -98,6 +99,13 @@ def _imported(name):
     module = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)
     return None if getattr(spec, "_initializing", False) else module
+
+
+def _importing():
+    """Names of the modules that this thread is in the middle of importing. Private."""
+    locks = list(_frozen_importlib._module_locks.items())
+    here = threading.get_ident()
+    return {name for name, ref in locks if getattr(ref(), "owner", None) == here}
 
 
 def _authkey():
@@ -241,7 +249,7 @@ class Runner:
             if isinstance(value, concurrent.futures.Executor):
                 del snapshot.main[name]
         self._setup["snapshot"] = snapshot
-        self._setup["maker"] = threading.get_ident()
+        self._setup["importing"] = _importing()
 
     def _await_ready(self):
         try:

@@ -260,7 +260,7 @@ def start_worker(worker, setup):
         gc.enable()
     else:
         gc.freeze()  # collections leave the memory shared with the program alone
-        _forget_imports(setup["maker"])  # before anything is imported
+        _forget_imports(setup["importing"])  # before anything is imported
         from yoke import _loading  # it is there: it took the snapshot
 
         _loading.become(setup["snapshot"])
@@ -325,19 +325,20 @@ def _forget_exits():
         weakref.finalize._registered_with_atexit = False
 
 
-def _forget_imports(maker):
-    """What other threads were importing at the fork nobody will finish: it is imported anew.
+def _forget_imports(above):
+    """What threads were importing at the fork nobody will finish: it is imported anew.
 
-    What the pool's maker was importing stays as it is: a module may make a pool, and to import it
-    again would make another. Private; without it whoever imports the same waits for ever for a
-    thread that is not here.
+    What stood above the making of the pool stays as it is: a module may make a pool, and to import
+    it again would make another. What else the maker imports by the time of a later image is forgotten
+    too. Private; without it whoever imports the same waits for ever for a thread that is not here.
     """
     import _frozen_importlib
 
     for name, ref in list(_frozen_importlib._module_locks.items()):
         owner = getattr(ref(), "owner", None)
         spec = getattr(sys.modules.get(name), "__spec__", None)
-        if owner not in (None, maker) and getattr(spec, "_initializing", False):
+        unfinished = owner is not None and getattr(spec, "_initializing", False)
+        if unfinished and name not in above:
             del sys.modules[name]
     _frozen_importlib._module_locks.clear()
     _frozen_importlib._blocking_on.clear()

@@ -194,6 +194,38 @@ class Both:
         """, args=(self.start,))
         self.assertEqual((program.code, program.out), (0, "3\n"), program.err)
 
+    def test_a_new_image_while_the_maker_imports_multiprocessing(self):
+        program = kit.run("""
+            import os, pathlib, signal, sys, yoke
+            sys.path.insert(0, sys.argv[2])
+            import kit
+            urandom, said = os.urandom, []
+
+            def kill():
+                gone = []
+                for pid in kit.children():
+                    if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("yoke-"):
+                        os.kill(pid, signal.SIGKILL)
+                        gone.append(pid)
+                return gone
+
+            def use_it_in_the_middle(count):
+                if not said and "multiprocessing.process" in sys.modules:
+                    assert not hasattr(sys.modules["multiprocessing.process"], "_current_process")
+                    assert kill()
+                    said.append(pool.submit(abs, -3).result())
+                return urandom(count)
+
+            with yoke.Pool(workers=1, start=sys.argv[1]) as pool:
+                pool.submit(abs, -1).result()
+                for name in [name for name in sys.modules if name.startswith("multiprocessing")]:
+                    del sys.modules[name]
+                os.urandom = use_it_in_the_middle
+                import multiprocessing.process
+                print(*said, pool.submit(abs, -4).result())
+        """, args=(self.start, os.path.dirname(kit.__file__)))
+        self.assertEqual((program.code, program.out), (0, "3 4\n"), program.err)
+
     def test_filters_of_warnings_are_the_programs(self):
         with warnings.catch_warnings():
             warnings.resetwarnings()
