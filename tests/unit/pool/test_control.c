@@ -295,7 +295,8 @@ static void *stop_in_the_wait(void *arg)
         }
         sched_yield();
     }
-    kill(getpid(), SIGSTOP);
+    raise(SIGSTOP);          /* this very thread, so it stands still here */
+    count_up(&it->ended, 1); /* the pool's own SIGCONT came later */
     return NULL;
 }
 
